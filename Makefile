@@ -1,0 +1,54 @@
+# make test | demo | bench | lint: each sets up what it needs by itself.
+#
+# A Python that has DIALS (an active conda environment, or PYTHON=...) is used as it is; elsewhere Debian's or Ubuntu's
+# packages are installed (root or sudo needed) and a virtual environment is made over them.
+
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3)
+NPROC ?= $(shell nproc)
+HAS_DIALS := $(shell $(PYTHON) -c 'import dials.util' >/dev/null 2>&1 && echo yes)
+APT := dials python3-numba python3-h5py python3-scipy python3-matplotlib python3-plotly python3-jinja2 python3-tqdm \
+       python3-mrcfile python3-dask python3-distributed python3-hypothesis python3-pytest python3-pytest-xdist \
+       python3-setuptools python3-wheel python3-pip python3-venv
+
+ifeq ($(HAS_DIALS)$(filter /usr/bin/% /bin/%,$(PYTHON)),yes)
+BIN := $(dir $(PYTHON))
+READY := .ready-$(shell echo $(PYTHON) | md5sum | cut -c1-8)
+else
+BIN := .venv/bin/
+READY := .venv/.ready
+endif
+RUN := $(BIN)python3
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.PHONY: setup test demo bench lint clean
+setup: $(READY)
+
+.venv/.ready: setup.py pyproject.toml $(wildcard command_line/*.py)
+	@missing=$$(for p in $(APT); do dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+	  sudo=$$([ $$(id -u) = 0 ] || echo sudo); $$sudo apt-get -qq update; \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qq install -y --no-install-recommends $$missing; fi
+	[ -x .venv/bin/python3 ] || /usr/bin/python3 -m venv --system-site-packages .venv
+	.venv/bin/python3 -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	-.venv/bin/python3 -m pip install -q --disable-pip-version-check ruff
+	touch $@
+
+.ready-%: setup.py pyproject.toml $(wildcard command_line/*.py)
+	$(PYTHON) -m pip install -e '.[test]'
+	touch $@
+
+test: $(READY)
+	$(RUN) -m pytest -n $(NPROC) --dist loadgroup
+
+demo: $(READY)
+	$(RUN) -m dials_diffuse.algorithms.simulation.demo demo
+
+bench: $(READY)
+	$(RUN) benchmarks/run.py
+
+lint: $(READY)
+	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
+
+clean:
+	rm -rf .venv .ready-* demo bench *.egg-info

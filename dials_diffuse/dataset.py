@@ -1,0 +1,175 @@
+"""Experiments, their observations, the grid they are counted on and what has been done to them: what flows from step to
+step, in memory or as a pair of .expt and .refl files."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+from cctbx import uctbx
+from dials.array_family import flex
+from dials.util import Sorry
+from dxtbx.model.experiment_list import ExperimentList
+
+from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.output import whole_files
+from dials_diffuse.program import Session
+from dials_diffuse.provenance import ProcessRecord
+
+#: Key of the .expt file's JSON that holds the grid and the history; DIALS passes over it.
+EXPT_KEY = "dials_diffuse"
+
+
+@dataclass
+class Dataset:
+    """Observations of diffuse scattering.
+
+    Attributes
+    ----------
+    experiments : ExperimentList
+        One a sweep (or still); ``observations["id"]`` points into it.
+    observations : flex.reflection_table
+        Columns: see docs/data_model.md.
+    grid : GlobalGrid
+        The voxels that ``observations["miller_index"]`` counts.
+    history : list of ProcessRecord
+        Every program that had a part in it, oldest first.
+    """
+
+    experiments: ExperimentList
+    observations: flex.reflection_table
+    grid: GlobalGrid
+    history: list[ProcessRecord] = field(default_factory=list)
+
+    def write(self, expt: str | os.PathLike, refl: str | os.PathLike) -> None:
+        """Write both files, whole or not at all.
+
+        Raises
+        ------
+        Sorry
+            If they cannot be written.
+        """
+        with whole_files(expt, refl) as (expt_part, refl_part):
+            write_experiments(self.experiments, self.grid, self.history, expt_part)
+            self.observations.as_file(os.fspath(refl_part))
+
+    @classmethod
+    def from_session(cls, session: Session, made_by: str, columns: tuple[str, ...] = ()) -> Dataset:
+        """Read the files that a program was given, one pair or several, and make one data set of them.
+
+        Parameters
+        ----------
+        session : Session
+            Of the program; its record is appended to the history.
+        made_by : str
+            The program whose output is expected, for the message.
+        columns : tuple of str
+            Columns that the observations must have.
+
+        Raises
+        ------
+        Sorry
+            If files are missing, do not belong together, were not written by ``made_by``, or differ in their grids.
+        """
+        if len(session.experiment_files) != len(session.reflection_files):
+            raise Sorry(
+                f"{len(session.experiment_files)} experiment files but {len(session.reflection_files)} reflection "
+                f"files: give one of each for every data set, as written by {made_by}."
+            )
+        datasets = []
+        tables = {name: flex.reflection_table.from_file(name) for name in session.reflection_files}
+        for expt, experiments in zip(session.experiment_files, session.experiments):
+            refl = _table_of(experiments, tables, expt)
+            grid, history = read_diffuse_header(expt, made_by)
+            missing = [column for column in ("miller_index", *columns) if column not in tables[refl]]
+            if missing:
+                raise Sorry(f"{refl} has no column {missing[0]}: it must be the output of {made_by}.")
+            datasets.append(cls(experiments, tables.pop(refl), grid, history))
+        combined = cls.combine(datasets)
+        combined.history.append(session.record)
+        return combined
+
+    @classmethod
+    def combine(cls, datasets: list[Dataset]) -> Dataset:
+        """One data set of several; experiment ids are renumbered, the reference cell is the mean.
+
+        Raises
+        ------
+        Sorry
+            If ndiv, the Laue group or (beyond 2 %, 2 degrees) the cells differ.
+        """
+        if len(datasets) == 1:
+            return datasets[0]
+        first = datasets[0].grid
+        for dataset in datasets[1:]:
+            if dataset.grid.ndiv != first.ndiv or dataset.grid.laue_group != first.laue_group:
+                raise Sorry(
+                    f"The data sets were extracted on different grids ({first} and {dataset.grid}): extract them with "
+                    "the same grid.ndiv and space group."
+                )
+            if not dataset.grid.unit_cell.is_similar_to(first.unit_cell, 0.02, 2):
+                raise Sorry(
+                    f"The cells of the data sets differ: {first.unit_cell} and {dataset.grid.unit_cell}. Leave out or "
+                    "reindex one of them."
+                )
+        cells = np.mean([d.grid.unit_cell.parameters() for d in datasets], axis=0)
+        cell = first.space_group.average_unit_cell(uctbx.unit_cell(tuple(cells)))
+        grid = GlobalGrid(cell, first.space_group, first.ndiv, min(d.grid.d_min for d in datasets))
+        experiments = ExperimentList()
+        observations = flex.reflection_table()
+        history: list[ProcessRecord] = []
+        for dataset in datasets:
+            table = dataset.observations
+            identifiers = dict(table.experiment_identifiers())
+            _forget_identifiers(table)
+            table["id"] += len(experiments)
+            for key, identifier in identifiers.items():
+                table.experiment_identifiers()[key + len(experiments)] = identifier
+            observations.extend(table)
+            experiments.extend(dataset.experiments)
+            history += [record for record in dataset.history if record not in history]
+        return cls(experiments, observations, grid, history)
+
+
+def write_experiments(
+    experiments: ExperimentList, grid: GlobalGrid, history: list[ProcessRecord], filename: str | os.PathLike
+) -> None:
+    """Write an .expt file that DIALS reads, with the grid and the history beside the experiments."""
+    content = json.loads(experiments.as_json())
+    content[EXPT_KEY] = {"grid": grid.to_dict(), "history": [record.to_dict() for record in history]}
+    with open(filename, "w") as handle:
+        json.dump(content, handle, indent=1)
+
+
+def read_diffuse_header(filename: str | os.PathLike, made_by: str) -> tuple[GlobalGrid, list[ProcessRecord]]:
+    """The grid and the history in an .expt file that :func:`write_experiments` wrote.
+
+    Raises
+    ------
+    Sorry
+        If there is none.
+    """
+    with open(filename) as handle:
+        header = json.load(handle).get(EXPT_KEY)
+    if header is None:
+        raise Sorry(f"{filename} was not written by {made_by} (it holds no grid): run that first.")
+    return GlobalGrid.from_dict(header["grid"]), [ProcessRecord.from_dict(record) for record in header["history"]]
+
+
+def _table_of(experiments: ExperimentList, tables: dict[str, flex.reflection_table], expt: str) -> str:
+    """Name of the reflection file that belongs to the experiments, by their identifiers."""
+    identifiers = set(experiments.identifiers())
+    for name, table in tables.items():
+        if set(table.experiment_identifiers().values()) == identifiers:
+            return name
+    raise Sorry(
+        f"None of {', '.join(tables) or 'the reflection files'} belongs to {expt}: their experiment identifiers differ. "
+        "Give the files that one program wrote together."
+    )
+
+
+def _forget_identifiers(table: flex.reflection_table) -> None:
+    for key in list(table.experiment_identifiers().keys()):
+        del table.experiment_identifiers()[key]

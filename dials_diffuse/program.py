@@ -1,0 +1,175 @@
+"""What every program does before and after its work: arguments, log, errors, provenance.
+
+A program file in ``command_line`` holds its help, its PHIL scope and a ``run`` that calls :func:`start`, one function of
+``algorithms`` and :func:`finish`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import platform
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import libtbx.phil
+from dials.util import Sorry, log, make_sys_exit_red
+from dials.util.options import ArgumentParser
+from dials.util.version import dials_version
+from dxtbx.model.experiment_list import ExperimentList
+
+from dials_diffuse import __version__
+from dials_diffuse.provenance import ProcessRecord, hash_file
+
+logger = logging.getLogger("dials.diffuse")
+
+
+@dataclass
+class Session:
+    """What a program was started with.
+
+    Attributes
+    ----------
+    params : libtbx.phil.scope_extract
+        The program's parameters.
+    experiment_files : list of str
+        Names of the experiment files, in the order given.
+    experiments : list of ExperimentList
+        Their contents, one list a file.
+    reflection_files : list of str
+        Names of the reflection files, in the order given.
+    record : ProcessRecord
+        Program, version, date, parameters and the SHA-256 of every input file: what the outputs carry along.
+    """
+
+    params: libtbx.phil.scope_extract
+    record: ProcessRecord
+    experiment_files: list[str] = field(default_factory=list)
+    experiments: list[ExperimentList] = field(default_factory=list)
+    reflection_files: list[str] = field(default_factory=list)
+
+
+def start(
+    name: str,
+    help_message: str,
+    phil: libtbx.phil.scope,
+    args: list[str] | None = None,
+    *,
+    needs_experiments: bool = True,
+    read_reflections: bool = True,
+    check_format: bool = True,
+) -> Session | None:
+    """Read the command line, set up the log and write its head.
+
+    Parameters
+    ----------
+    name : str
+        The program's name, e.g. ``dials.diffuse_mask``.
+    help_message : str
+        The text under the usage line.
+    phil : libtbx.phil.scope
+        The program's parameters; must have ``output.log``.
+    args : list of str, optional
+        Arguments; ``sys.argv[1:]`` if None.
+    needs_experiments : bool
+        Whether the program can do nothing without an experiment file.
+    read_reflections : bool
+        Whether reflection files are recognised on the command line.
+    check_format : bool
+        Whether the images themselves will be read.
+
+    Returns
+    -------
+    Session or None
+        None if there was nothing to do: the help has been printed.
+    """
+    if args is None:
+        args = sys.argv[1:]
+    if "--version" in args:
+        print(f"dials_diffuse {__version__}, {dials_version()}")
+        return None
+    files = ["models.expt"] * needs_experiments + ["observations.refl"] * (needs_experiments and read_reflections)
+    parser = ArgumentParser(
+        usage=" ".join([name, "[options]", "[param.phil]", *files]),
+        prog=name,
+        phil=phil,
+        epilog=help_message,
+        read_experiments=needs_experiments,
+        read_reflections=needs_experiments and read_reflections,
+        check_format=check_format,
+    )
+    if not args:
+        parser.print_help()
+        return None
+    params, options = parser.parse_args(args=args, show_diff_phil=False)
+    log.config(verbosity=options.verbose, logfile=params.output.log)
+    log_versions(name)
+    if changed := parser.diff_phil.as_str():
+        logger.info("The following parameters have been modified:\n\n%s", changed)
+    if not needs_experiments:
+        return Session(params, ProcessRecord.now(name, parser.phil.format(params).as_str()))
+
+    experiment_files = [entry.filename for entry in params.input.experiments]
+    reflection_files = [entry.filename for entry in params.input.reflections] if read_reflections else []
+    if not experiment_files:
+        parser.print_help()
+        raise Sorry(f"{name} needs an experiment file (.expt): name one on the command line.")
+    session = Session(
+        params,
+        ProcessRecord.now(name, parser.phil.format(params).as_str()),
+        experiment_files,
+        [entry.data for entry in params.input.experiments],
+        reflection_files,
+    )
+    for filename in (*experiment_files, *reflection_files):
+        session.record.inputs[filename] = hash_file(filename)
+    return session
+
+
+def log_versions(name: str) -> None:
+    """Write the versions of everything that has a part in the numbers to the log."""
+    import numba
+    import numpy
+
+    logger.info(
+        "%s: dials_diffuse %s, %s, Python %s, numpy %s, numba %s",
+        name,
+        __version__,
+        dials_version(),
+        platform.python_version(),
+        numpy.__version__,
+        numba.__version__,
+    )
+
+
+def finish(*written: str) -> None:
+    """End the log with the names of the files that were written."""
+    logger.info("\nWritten: %s", ", ".join(str(name) for name in written if name))
+
+
+@contextlib.contextmanager
+def handled_errors() -> Iterator[None]:
+    """Turn user errors into one sentence on stderr and a non-zero exit status; let SIGTERM clean up as Ctrl-C does."""
+
+    def interrupt(signum, frame):
+        sys.exit(f"Stopped by signal {signum}; nothing was written.")
+
+    previous = signal.signal(signal.SIGTERM, interrupt) if _in_main_thread() else None
+    try:
+        with make_sys_exit_red():
+            yield
+    except Sorry as error:
+        sys.exit(f"Sorry: {error}")
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; nothing was written.")
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGTERM, previous)
+
+
+def _in_main_thread() -> bool:
+    import threading
+
+    return threading.current_thread() is threading.main_thread()

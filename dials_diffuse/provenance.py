@@ -1,0 +1,55 @@
+"""What ran: the record that every output carries, so that each number can be traced to its inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+
+from dials.util.version import dials_version
+
+from dials_diffuse import __version__
+
+
+@dataclass
+class ProcessRecord:
+    """One run of one program.
+
+    Attributes
+    ----------
+    program, version, date : str
+        Name of the program, versions of dials_diffuse and DIALS, UTC date in ISO 8601.
+    parameters : str
+        All parameters as PHIL.
+    inputs : dict of str to str
+        SHA-256 (hexadecimal) of each input file, by name.
+    """
+
+    program: str
+    version: str
+    date: str
+    parameters: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def now(cls, program: str, parameters: str = "") -> ProcessRecord:
+        """A record of a program that starts now."""
+        version = f"dials_diffuse {__version__}, {dials_version()}"
+        return cls(program, version, datetime.now(timezone.utc).isoformat(timespec="seconds"), parameters)
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> ProcessRecord:
+        return cls(**values)
+
+
+def hash_file(filename: str | os.PathLike) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with open(filename, "rb") as handle:
+        while block := handle.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,38 @@
+"""Packaging of dials_diffuse.
+
+``command_line``, ``phil_scope`` and ``algorithms`` stand at the top of the repository because libtbx looks for
+dispatchers in ``<module>/command_line``; here they are mapped into the one package ``dials_diffuse``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+FOLDERS = ("command_line", "phil_scope", "algorithms")
+
+programs = sorted(path.stem for path in (ROOT / "command_line").glob("diffuse_*.py"))
+
+packages = ["dials_diffuse"]
+for folder in FOLDERS:
+    packages.append(f"dials_diffuse.{folder}")
+    packages += [f"dials_diffuse.{folder}.{package}" for package in find_packages(str(ROOT / folder))]
+
+setup(
+    packages=packages,
+    package_dir={"dials_diffuse": "dials_diffuse", **{f"dials_diffuse.{folder}": folder for folder in FOLDERS}},
+    entry_points={
+        "console_scripts": [f"dials.{name} = dials_diffuse.command_line.{name}:run" for name in programs],
+        "libtbx.dispatcher.script": [f"dials.{name} = dials.{name}" for name in programs],
+        "dxtbx.scaling_model_ext": ["diffuse = dials_diffuse.algorithms.scaling.model:DiffuseScalingModel"],
+        "dials_diffuse.correction": [
+            "solid_angle = dials_diffuse.algorithms.correction.solid_angle:SolidAngle",
+            "polarisation = dials_diffuse.algorithms.correction.polarisation:Polarisation",
+            "detector_efficiency = dials_diffuse.algorithms.correction.detector_efficiency:DetectorEfficiency",
+            "air_attenuation = dials_diffuse.algorithms.correction.air_attenuation:AirAttenuation",
+            "lorentz = dials_diffuse.algorithms.correction.lorentz:Lorentz",
+        ],
+    },
+)
