@@ -1,0 +1,123 @@
+"""Reading images through dxtbx as numpy arrays, and the one place that knows how DIALS versions differ in it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from dials.array_family import flex
+from dials.util import Sorry
+from dxtbx import flumpy
+from dxtbx.imageset import ImageSet
+from dxtbx.model import Experiment, Panel
+
+
+def frame_arrays(imageset: ImageSet, index: int) -> tuple[np.ndarray, ...]:
+    """Raw pixel values of one frame.
+
+    Parameters
+    ----------
+    imageset : dxtbx.imageset.ImageSet
+    index : int
+        Frame, from 0.
+
+    Returns
+    -------
+    tuple of ndarray, shape (slow, fast), int32 or float64
+        One a panel; views of dxtbx's own memory where that is possible.
+
+    Raises
+    ------
+    Sorry
+        If the image is missing or cannot be decoded; the message names it.
+    """
+    try:
+        panels = imageset.get_raw_data(index)
+        if not isinstance(panels, tuple):
+            panels = (panels,)
+        arrays = tuple(flumpy.to_numpy(panel) for panel in panels)
+    except Exception as error:  # whatever a format class raises on a bad file
+        raise Sorry(
+            f"Cannot read image {index + 1} of the sweep, {imageset.get_path(index)} ({_first_line(error)}). Put the "
+            "file right, or leave it out with dials.slice_sequence."
+        ) from error
+    imageset.clear_cache()
+    expected = [tuple(reversed(panel.get_image_size())) for panel in imageset.get_detector()]
+    if [array.shape for array in arrays] != expected:
+        raise Sorry(f"Image {imageset.get_path(index)} has not the size that the detector model has: is it complete?")
+    return arrays
+
+
+def static_mask(imageset: ImageSet) -> tuple[np.ndarray, ...]:
+    """The masks that come with the images: of the format class, applied by dials.apply_mask, and untrusted rectangles.
+
+    Returns
+    -------
+    tuple of ndarray, shape (slow, fast), bool
+        One a panel, True where a pixel is good.
+    """
+    masks = [flumpy.to_numpy(panel.get_untrusted_rectangle_mask()).copy() for panel in imageset.get_detector()]
+    applied = imageset.external_lookup.mask.data
+    if not applied.empty():
+        for i, mask in enumerate(masks):
+            mask &= flumpy.to_numpy(applied.tile(i).data())
+    return tuple(masks)
+
+
+def dynamic_mask(imageset: ImageSet, experiment: Experiment, index: int) -> tuple[np.ndarray, ...] | None:
+    """The shadow that the goniometer casts on one frame, where the format class knows it.
+
+    Returns
+    -------
+    tuple of ndarray, shape (slow, fast), bool, or None
+        One a panel, True where a pixel is good; None if there is nothing to mask.
+    """
+    if experiment.scan is None or not imageset.has_dynamic_mask():
+        return None
+    angle = experiment.scan.get_angle_from_array_index(experiment.scan.get_array_range()[0] + index + 0.5, deg=True)
+    return tuple(flumpy.to_numpy(mask) for mask in imageset.masker().get_mask(experiment.detector, angle))
+
+
+@lru_cache(maxsize=1)
+def _upper_limit_is_trusted() -> bool:
+    """Whether dxtbx takes the trusted range as closed (since 3.13) or as half open."""
+    panel = Panel()
+    panel.set_image_size((1, 1))
+    panel.set_trusted_range((-10, 10))
+    value = flex.double(flex.grid(1, 1), 10)
+    return bool(panel.get_trusted_range_mask(value)[0])
+
+
+@lru_cache(maxsize=1)
+def _lower_limit_is_trusted() -> bool:
+    panel = Panel()
+    panel.set_image_size((1, 1))
+    panel.set_trusted_range((-10, 10))
+    value = flex.double(flex.grid(1, 1), -10)
+    return bool(panel.get_trusted_range_mask(value)[0])
+
+
+def trusted_limits(panel: Panel, dtype: np.dtype) -> tuple[np.generic, np.generic]:
+    """Smallest and largest raw value that are trusted, both inclusive, as values of ``dtype``."""
+    lowest, highest = panel.get_trusted_range()
+    if np.issubdtype(dtype, np.integer):
+        info = np.iinfo(dtype)
+        lowest = np.ceil(lowest) if _lower_limit_is_trusted() else np.floor(lowest) + 1
+        highest = np.floor(highest) if _upper_limit_is_trusted() else np.ceil(highest) - 1
+        return dtype.type(max(lowest, info.min + 1)), dtype.type(min(highest, info.max))
+    lowest = dtype.type(lowest) if _lower_limit_is_trusted() else np.nextafter(dtype.type(lowest), dtype.type(np.inf))
+    highest = dtype.type(highest) if _upper_limit_is_trusted() else np.nextafter(dtype.type(highest), dtype.type(-np.inf))
+    return lowest, highest
+
+
+def exposure_times(experiment: Experiment) -> np.ndarray | None:
+    """Exposure time of each frame in seconds; None where the images do not tell."""
+    if experiment.scan is None:
+        return None
+    times = np.array(experiment.scan.get_exposure_times(), dtype=float)
+    return times if times.size and (times > 0).all() else None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
