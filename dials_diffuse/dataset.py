@@ -133,6 +133,46 @@ class Dataset:
         return cls(experiments, observations, grid, history)
 
 
+def models_and_reflections(session: Session) -> tuple[ExperimentList, flex.reflection_table | None]:
+    """One list of experiments and one table of Bragg reflections from all the files a program was given.
+
+    Returns
+    -------
+    experiments : ExperimentList
+    reflections : flex.reflection_table or None
+        ``id`` counts the experiments; None if no reflection file was given.
+
+    Raises
+    ------
+    Sorry
+        If a reflection file does not belong to the experiments.
+    """
+    experiments = ExperimentList()
+    for part in session.experiments:
+        experiments.extend(part)
+    if not session.reflection_files:
+        return experiments, None
+    numbers = {experiment.identifier: i for i, experiment in enumerate(experiments)}
+    reflections = flex.reflection_table()
+    for name in session.reflection_files:
+        table = flex.reflection_table.from_file(name)
+        identifiers = dict(table.experiment_identifiers())
+        if not identifiers and len(experiments) == 1:
+            identifiers = {0: experiments[0].identifier}
+        if not identifiers or not set(identifiers.values()) <= set(numbers):
+            raise Sorry(
+                f"{name} holds reflections of other experiments than {', '.join(session.experiment_files)}: give the .refl "
+                "file that was written together with the .expt file."
+            )
+        renumbered = flex.int(len(table), -1)
+        for old, identifier in identifiers.items():
+            renumbered.set_selected(table["id"] == old, numbers[identifier])
+        _forget_identifiers(table)
+        table["id"] = renumbered
+        reflections.extend(table)
+    return experiments, reflections
+
+
 def write_experiments(
     experiments: ExperimentList, grid: GlobalGrid, history: list[ProcessRecord], filename: str | os.PathLike
 ) -> None:

@@ -106,7 +106,9 @@ def trusted_limits(panel: Panel, dtype: np.dtype) -> tuple[np.generic, np.generi
         highest = np.floor(highest) if _upper_limit_is_trusted() else np.ceil(highest) - 1
         return dtype.type(max(lowest, info.min + 1)), dtype.type(min(highest, info.max))
     lowest = dtype.type(lowest) if _lower_limit_is_trusted() else np.nextafter(dtype.type(lowest), dtype.type(np.inf))
-    highest = dtype.type(highest) if _upper_limit_is_trusted() else np.nextafter(dtype.type(highest), dtype.type(-np.inf))
+    highest = (
+        dtype.type(highest) if _upper_limit_is_trusted() else np.nextafter(dtype.type(highest), dtype.type(-np.inf))
+    )
     return lowest, highest
 
 

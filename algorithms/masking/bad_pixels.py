@@ -12,9 +12,7 @@ from dials_diffuse.algorithms.masking.sample import PixelSample
 NEIGHBOURHOOD = 15
 
 
-def bad_pixel_masks(
-    sample: PixelSample, good: np.ndarray, params: libtbx.phil.scope_extract
-) -> dict[str, np.ndarray]:
+def bad_pixel_masks(sample: PixelSample, good: np.ndarray, params: libtbx.phil.scope_extract) -> dict[str, np.ndarray]:
     """Compare each pixel with its neighbourhood.
 
     Counts are small (0.05 photons a pixel is usual), so a pixel is judged by its total over the sample against the

@@ -1,0 +1,85 @@
+"""The static pixel mask of one experiment, put together from all its sources."""
+
+from __future__ import annotations
+
+import logging
+
+import libtbx.phil
+import numpy as np
+from dials.util import Sorry, masking, tabulate
+from dxtbx import flumpy
+from dxtbx.model import Experiment
+
+from dials_diffuse.algorithms.masking.bad_pixels import bad_pixel_masks
+from dials_diffuse.algorithms.masking.beam_stop import beam_stop_mask
+from dials_diffuse.algorithms.masking.mask_file import PixelMask
+from dials_diffuse.algorithms.masking.sample import sample_pixels
+from dials_diffuse.algorithms.masking.virtual_pixels import virtual_pixel_mask
+from dials_diffuse.images import static_mask
+
+logger = logging.getLogger("dials.diffuse.masking")
+
+
+def pixel_mask(experiment: Experiment, params: libtbx.phil.scope_extract) -> PixelMask:
+    """Mask the pixels that are bad on all frames and log how many each reason takes.
+
+    Parameters
+    ----------
+    experiment : dxtbx.model.Experiment
+        With an imageset that can be read.
+    params : libtbx.phil.scope_extract
+        The scope ``mask``.
+
+    Returns
+    -------
+    tuple of ndarray, shape (slow, fast), bool
+        One a panel, True where a pixel is good.
+
+    Raises
+    ------
+    Sorry
+        If there are no images, or no pixel is left.
+    """
+    if experiment.imageset is None:
+        raise Sorry("The experiment has no images: give an .expt file whose images can be read.")
+    detector = experiment.detector
+    good = list(static_mask(experiment.imageset))
+    lost = {"format and detector model": _count(good)}
+
+    shapes = [flumpy.to_numpy(panel) for panel in masking.generate_mask(experiment.imageset, params)]
+    lost["shapes and resolution"] = _apply(good, shapes)
+    if params.virtual_pixels:
+        lost["virtual pixels between chips"] = _apply(good, [virtual_pixel_mask(panel) for panel in detector])
+    if params.bad_pixels.find or params.beam_stop.find:
+        samples = sample_pixels(experiment, params.bad_pixels.frames)
+        if params.beam_stop.find:
+            shadows = [
+                beam_stop_mask(sample, panel, experiment.beam, mask, params.beam_stop)
+                for sample, panel, mask in zip(samples, detector, good)
+            ]
+            lost["beam stop"] = _apply(good, [~shadow for shadow in shadows])
+        if params.bad_pixels.find:
+            found = [bad_pixel_masks(sample, mask, params.bad_pixels) for sample, mask in zip(samples, good)]
+            for reason in found[0]:
+                lost[reason] = _apply(good, [~panel[reason] for panel in found])
+
+    total = sum(mask.size for mask in good)
+    left = sum(int(np.count_nonzero(mask)) for mask in good)
+    rows = [(reason, number, f"{100 * number / total:.3f}") for reason, number in lost.items()]
+    rows.append(("good", left, f"{100 * left / total:.3f}"))
+    logger.info(tabulate(rows, headers=("Pixels masked by", "number", "%")))
+    if not left:
+        raise Sorry("The masks leave no pixel: check mask.* (untrusted shapes, d_min, d_max) and the trusted range.")
+    return tuple(good)
+
+
+def _count(good: list[np.ndarray]) -> int:
+    return sum(int(np.count_nonzero(~mask)) for mask in good)
+
+
+def _apply(good: list[np.ndarray], masks: list[np.ndarray]) -> int:
+    """Take masks into ``good`` in place; how many pixels that takes away."""
+    before = _count(good)
+    for panel, mask in zip(good, masks):
+        panel &= mask
+    return _count(good) - before

@@ -1,0 +1,69 @@
+"""Static pixel masks, and masks of the Bragg peaks as they move through the sweep."""
+
+from __future__ import annotations
+
+from iotbx.phil import parse
+
+from dials_diffuse.program import finish, handled_errors, start
+
+help_message = """
+Make the pixel mask of each sweep: from the detector model, the format's own mask, shapes and resolution ranges (as in
+dials.generate_mask), the seams between readout chips, optionally the shadow of the beam stop, and pixels that are hot,
+dead or untrusted over a sample of frames. The masks of the Bragg peaks are measured too and described in the log;
+bragg_frame=N writes the mask of one image, to look at.
+
+Examples::
+
+  dials.diffuse_mask refined.expt refined.refl
+
+  dials.diffuse_mask refined.expt refined.refl untrusted.circle=531,494,30
+
+  dials.diffuse_mask refined.expt beam_stop.find=True bragg_mask.mode=none
+
+  dials.image_viewer refined.expt mask=pixels.mask
+"""
+
+phil_scope = parse(
+    """
+include scope dials_diffuse.phil_scope.mask.phil_scope
+bragg_frame = None
+  .type = int(value_min=1)
+  .help = "Number of an image: its mask with the Bragg peaks is written as well, to look at in dials.image_viewer."
+output {
+  mask = pixels.mask
+    .type = path
+    .help = "The pixel mask. Several sweeps: their numbers are put before the ending."
+  bragg_mask = bragg.mask
+    .type = path
+    .help = "The mask of the image bragg_frame, with the Bragg peaks."
+  log = dials.diffuse_mask.log
+    .type = path
+    .help = "The log."
+}
+""",
+    process_includes=True,
+)
+
+
+def run(args: list[str] | None = None) -> None:
+    """Run the program."""
+    with handled_errors():
+        session = start("dials.diffuse_mask", help_message, phil_scope, args)
+        if session is None:
+            return
+        from dials_diffuse.algorithms.masking.masks import bragg_frame_mask, make_masks, write_masks
+        from dials_diffuse.dataset import models_and_reflections
+
+        params = session.params
+        experiments, reflections = models_and_reflections(session)
+        masks = make_masks(experiments, reflections, params)
+        written = write_masks([mask.pixels for mask in masks], params.output.mask)
+        if params.bragg_frame is not None:
+            written += write_masks(
+                [bragg_frame_mask(mask, params.bragg_frame) for mask in masks], params.output.bragg_mask
+            )
+        finish(*written)
+
+
+if __name__ == "__main__":
+    run()
