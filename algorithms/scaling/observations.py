@@ -1,0 +1,126 @@
+"""Observations as arrays, ordered by the voxel of the asymmetric unit that they saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from dials.array_family import flex
+from dials.util import Sorry
+from dxtbx import flumpy
+
+from dials_diffuse.dataset import Dataset
+from dials_diffuse.grid import miller_index_to_numpy
+
+#: What scaling and merging need besides ``miller_index``, see docs/data_model.md.
+COLUMNS = ("id", "counts", "response", "background.sum.value", "background.sum.variance", "xyzobs.px.value")
+
+#: Observations in a chunk, where work is done in chunks to bound memory.
+CHUNK = 500_000
+
+
+@dataclass
+class GroupedObservations:
+    """Observations, ordered so that those of Laue-equivalent voxels are neighbours. n observations of m voxels.
+
+    Attributes
+    ----------
+    rows : ndarray, shape (n,), int
+        Rows of the reflection table that the observations come from.
+    signal : ndarray, shape (n,)
+        N - B, photons.
+    response : ndarray, shape (n,)
+        g: the expected signal is g b I.
+    noise : ndarray, shape (n,)
+        B + var(B), photons^2: the part of the variance of N - B that does not come from the signal.
+    experiment : ndarray, shape (n,), int32
+    frame : ndarray, shape (n,)
+        Array index units, as the z of ``xyzobs.px.value``.
+    voxels : ndarray, shape (m, 3), int32
+        The voxels, in the asymmetric unit of the Laue group.
+    first : ndarray, shape (m + 1,), int64
+        Observations of voxel v are ``first[v]`` to ``first[v + 1] - 1``.
+    """
+
+    rows: np.ndarray
+    signal: np.ndarray
+    response: np.ndarray
+    noise: np.ndarray
+    experiment: np.ndarray
+    frame: np.ndarray
+    voxels: np.ndarray
+    first: np.ndarray
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset) -> GroupedObservations:
+        """Group the observations of a data set; those without response or with values that are no numbers are left out.
+
+        Raises
+        ------
+        Sorry
+            If none is left.
+        """
+        table = dataset.observations
+        counts, response, background, variance = (flumpy.to_numpy(table[column]) for column in COLUMNS[1:5])
+        with np.errstate(invalid="ignore"):
+            valid = (response > 0) & np.isfinite(response * counts * background * variance)
+        if not valid.any():
+            raise Sorry("There are no observations with a response above 0: nothing can be scaled or merged.")
+        key = asu_keys(dataset, table["miller_index"])
+        rows = np.flatnonzero(valid)
+        rows = rows[np.argsort(key[rows], kind="stable")]
+        first, voxels = _boundaries(key[rows])
+        return cls(
+            rows,
+            signal=(counts - background)[rows],
+            response=response[rows],
+            noise=np.maximum((background + variance)[rows], 0),
+            experiment=flumpy.to_numpy(table["id"]).astype(np.int32)[rows],
+            frame=flumpy.to_numpy(table["xyzobs.px.value"].parts()[2])[rows],
+            voxels=dataset.grid.key2index(voxels),
+            first=first,
+        )
+
+    @property
+    def multiplicity(self) -> np.ndarray:
+        """Observations of each voxel, shape (m,), int64."""
+        return np.diff(self.first)
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Sums over the observations of each voxel: shape (n,) to shape (m,)."""
+        return np.add.reduceat(values, self.first[:-1])
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """Values of voxels, shape (m,), given to each of their observations, shape (n,)."""
+        return np.repeat(values, self.multiplicity)
+
+    def repeated(self) -> GroupedObservations:
+        """The voxels that were observed more than once."""
+        wanted = self.multiplicity > 1
+        chosen = self.spread(wanted)
+        arrays = (self.rows, self.signal, self.response, self.noise, self.experiment, self.frame)
+        first = np.concatenate([[0], np.cumsum(self.multiplicity[wanted])])
+        return GroupedObservations(*(array[chosen] for array in arrays), self.voxels[wanted], first)
+
+    def chunks(self) -> Iterator[tuple[slice, slice]]:
+        """Slices of voxels and of their observations, about :data:`CHUNK` observations each."""
+        edges = np.searchsorted(self.first, np.arange(0, self.first[-1], CHUNK))
+        edges = np.unique(np.append(edges, len(self.voxels)))
+        for begin, end in zip(edges[:-1], edges[1:]):
+            yield slice(begin, end), slice(self.first[begin], self.first[end])
+
+
+def asu_keys(dataset: Dataset, indices: flex.miller_index) -> np.ndarray:
+    """Keys (see GlobalGrid.index2key) of the representatives of voxels in the asymmetric unit; int64, shape (n,)."""
+    keys = np.empty(len(indices), dtype=np.int64)
+    for begin in range(0, len(indices), CHUNK):
+        index = miller_index_to_numpy(indices[begin : begin + CHUNK])
+        keys[begin : begin + CHUNK] = dataset.grid.index2key(dataset.grid.map_to_asu(index))
+    return keys
+
+
+def _boundaries(sorted_keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where runs of equal keys begin (with the end of the last), and their keys."""
+    begin = np.flatnonzero(np.concatenate([[True], sorted_keys[1:] != sorted_keys[:-1]]))
+    return np.append(begin, len(sorted_keys)), sorted_keys[begin]

@@ -1,0 +1,247 @@
+r"""Refinement of the scales of all sweeps together.
+
+The photons of observation i of voxel v are expected to be g_i b_i I_v + B_i, with b = basis @ p linear in the
+parameters p. A cycle merges the observations with the scales as they are (``expectation.py``), which gives every
+voxel its I_v and posterior mean E_v, and then solves for the parameters by weighted least squares,
+
+    minimise  sum_i w_i (y_i - g_i b_i I_v)^2 + restraints,   w_i = 1 / (g_i b_i E_v + B_i + var B_i).
+
+To fit b with the intensities held where they are, and merge again, in turns, converges slowly where sweeps share few
+voxels, for b and I then give way to each other by small steps. So the intensities are eliminated instead: the normal
+equations of p and all I_v have a diagonal block for the intensities, D, whose Schur complement
+
+    A = sum_i w_i J_i^T J_i - sum_v C_v^T C_v / D_v
+    J_i = g_i E_v basis_i,   C_v = sum_i w_i u_i J_i,   D_v = sum_i w_i u_i^2,   u_i = g_i b_i
+
+is as small as the number of parameters (variable projection: Golub & Pereyra (2003) Inverse Problems 19, R1). With E,
+not the noisy I, in J and w, the step is Fisher's scoring for the Poisson likelihood given the photons of each voxel,
+and the estimate stays unbiased at low counts.
+
+Restraints: differences of neighbouring parameters within a sweep are expected to be of size ``smoothness`` (a random
+walk; its size is found by EM on the marginal likelihood, Dempster, Laird & Rubin (1977) J. R. Stat. Soc. B 39, 1), the
+mean of each sweep very loosely to be near 1. They hold what the data do not determine level, and at 1.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import libtbx
+import libtbx.phil
+import numpy as np
+import scipy.sparse
+from dials.array_family import flex
+from dxtbx.model.experiment_list import ExperimentList
+
+from dials_diffuse.algorithms.scaling.expectation import merge_voxels
+from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
+from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.grid import GlobalGrid
+
+logger = logging.getLogger("dials.diffuse.scaling")
+
+#: Relative change between knots that is expected where nothing is known.
+INITIAL_SMOOTHNESS = 0.05
+#: Looseness of the restraint of each sweep's mean to 1, relative to the mean.
+MEAN_LOOSENESS = 10.0
+#: Tightness of the gauge (mean b of the reference sweep is 1); made exact after each step.
+GAUGE = 1e5
+#: Steps of expectation and maximisation for the smoothness in a cycle, at most.
+EM_STEPS = 100
+
+
+@dataclass
+class Cycle:
+    """What one cycle found: reduced chi-squared before its step, the smoothness used, and the largest change of b."""
+
+    chi_squared: float
+    smoothness: float
+    shift: float
+
+
+@dataclass
+class MultiBatchScaler:
+    """Refines the scaling models of experiments so that equivalent observations agree.
+
+    Parameters
+    ----------
+    observations : GroupedObservations
+    experiments : ExperimentList
+        Their scaling models, :class:`DiffuseScalingModel`, are refined in place. The first that has observations is the
+        reference: its mean b is 1.
+    grid : GlobalGrid
+    params : libtbx.phil.scope_extract
+        The ``scaling`` scope of :data:`dials_diffuse.phil_scope.scale.phil_scope`.
+
+    Attributes
+    ----------
+    cycles : list of Cycle
+        Filled by :meth:`fit`.
+    parameters, covariance : ndarray, shape (p,), (p, p)
+        Of the parameters of all experiments, one after the other.
+    """
+
+    observations: GroupedObservations
+    experiments: ExperimentList
+    grid: GlobalGrid
+    params: libtbx.phil.scope_extract
+    cycles: list[Cycle] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.models: list[DiffuseScalingModel] = [experiment.scaling_model for experiment in self.experiments]
+        terms = [model.components["scale"] for model in self.models]
+        tables = [term.basis_table() for term in terms]
+        self._table = scipy.sparse.block_diag([scipy.sparse.csr_matrix(t) for t in tables], format="csr")
+        self._first_row = np.concatenate([[0], np.cumsum([len(table) for table in tables])])
+        self._slices = _consecutive([term.n_params for term in terms])
+        self._mean = np.zeros((len(terms), self._table.shape[1]))  # mean b of each sweep as a function of parameters
+        for i, table in enumerate(tables):
+            self._mean[i, self._slices[i]] = table.mean(axis=0)
+        self._reference = int(self.observations.experiment.min())
+        self.parameters = np.concatenate([np.asarray(term.parameters) for term in terms])
+        self.covariance = np.zeros((len(self.parameters),) * 2)
+        self.smoothness = INITIAL_SMOOTHNESS if self.params.smoothness is libtbx.Auto else self.params.smoothness
+
+    def scales(self, observations: GroupedObservations) -> np.ndarray:
+        """b of each observation, shape (n,)."""
+        return (self._table @ self.parameters)[self._rows(observations)]
+
+    def curve(self, experiment: int) -> np.ndarray:
+        """b of an experiment at equal steps of rotation over its scan."""
+        return (self._table @ self.parameters)[self._first_row[experiment] : self._first_row[experiment + 1]]
+
+    def fit(self) -> None:
+        """Refine, and put the parameters and their standard deviations into the experiments' models."""
+        repeated = self.observations.repeated()
+        if len(repeated.voxels) == 0:
+            logger.warning(
+                "No voxel was observed more than once, so the scales cannot be determined from these data: b is 1."
+            )
+        else:
+            self._refine(repeated)
+            self._report_undetermined(repeated)
+        for model, part in zip(self.models, self._slices):
+            term = model.components["scale"]
+            term.parameters = flex.double(self.parameters[part])
+            term.parameter_esds = flex.double(np.sqrt(np.diag(self.covariance)[part]))
+            model.set_scaling_model_as_scaled()
+
+    def _refine(self, observations: GroupedObservations) -> None:
+        """Cycles of merging and fitting until chi-squared stays the same."""
+        q = self.grid.q(observations.voxels)
+        rows = self._rows(observations)
+        logger.info(
+            "Scaling on %d observations of %d voxels that were observed more than once, %d parameters",
+            len(observations.rows),
+            len(observations.voxels),
+            len(self.parameters),
+        )
+        freedom = max(len(observations.rows) - len(observations.voxels) - len(self.parameters), 1)
+        previous = np.inf
+        for number in range(1, self.params.max_cycles + 1):
+            scale = (self._table @ self.parameters)[rows]
+            merged, _ = merge_voxels(observations, q, scale)
+            normal, gradient, chi_squared = self._normal_equations(observations, rows, scale, merged.expected)
+            before = self._table @ self.parameters
+            self._step(normal, gradient)
+            shift = float(np.max(np.abs(self._table @ self.parameters / before - 1)))
+            self.cycles.append(Cycle(chi_squared / freedom, float(self.smoothness), shift))
+            change = abs(previous - chi_squared) / max(chi_squared, 1e-12)
+            logger.info(
+                "Cycle %2d: reduced chi-squared %.5f (change %.1e), smoothness %.4f, largest change of b %.1e",
+                number,
+                chi_squared / freedom,
+                change,
+                self.smoothness,
+                shift,
+            )
+            if change < self.params.tolerance:
+                logger.info("Converged.")
+                return
+            previous = chi_squared
+        logger.warning("Not converged after %d cycles: raise scaling.max_cycles.", self.params.max_cycles)
+
+    def _normal_equations(
+        self, observations: GroupedObservations, rows: np.ndarray, scale: np.ndarray, expected: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """A and the gradient of the module's docstring, and chi-squared; accumulated over chunks of whole voxels."""
+        size = len(self.parameters)
+        normal, gradient, chi_squared = np.zeros((size, size)), np.zeros(size), 0.0
+        for voxels, chosen in observations.chunks():
+            first = observations.first[voxels.start : voxels.stop + 1] - chosen.start
+            multiplicity = np.diff(first)
+            response, signal = observations.response[chosen], observations.signal[chosen]
+            u = response * scale[chosen]
+            intensity = np.repeat(expected[voxels], multiplicity)
+            weight = 1 / (u * intensity + observations.noise[chosen])
+            information = np.add.reduceat(weight * u**2, first[:-1])
+            merged = np.add.reduceat(weight * u * signal, first[:-1]) / information
+            residual = signal - u * np.repeat(merged, multiplicity)
+            jacobian = scipy.sparse.diags(response * intensity) @ self._table[rows[chosen]]
+            gather = scipy.sparse.csr_matrix((weight * u, np.arange(len(u)), first), shape=(len(merged), len(u)))
+            mixed = scipy.sparse.diags(information**-0.5) @ (gather @ jacobian)
+            normal += (jacobian.T @ scipy.sparse.diags(weight) @ jacobian - mixed.T @ mixed).toarray()
+            gradient += jacobian.T @ (weight * residual)
+            chi_squared += float(np.sum(weight * residual**2))
+        return normal, gradient, chi_squared
+
+    def _step(self, normal: np.ndarray, gradient: np.ndarray) -> None:
+        """Solve for new parameters, finding the smoothness on the way.
+
+        Restraints are rows of a matrix with a target each, in units of their standard deviations.
+        """
+        means = self._mean @ self.parameters
+        loose = self._mean / (MEAN_LOOSENESS * means)[:, None]
+        gauge = GAUGE * self._mean[self._reference]
+        left = normal + loose.T @ loose + np.outer(gauge, gauge)
+        right = normal @ self.parameters + gradient + loose.T @ (1 / (MEAN_LOOSENESS * means)) + GAUGE * gauge
+        differences = self._differences(means)
+        for _ in range(EM_STEPS):
+            self.covariance = np.linalg.inv(left + differences.T @ differences / self.smoothness**2)
+            found = self.covariance @ right
+            if self.params.smoothness is not libtbx.Auto or len(differences) == 0:
+                break
+            walk = (differences @ found) ** 2 + np.einsum("ij,jk,ik->i", differences, self.covariance, differences)
+            last, self.smoothness = self.smoothness, float(np.sqrt(walk.mean()))
+            if abs(self.smoothness / last - 1) < 1e-3:
+                break
+        found = np.maximum(found, 0.2 * self.parameters)  # b stays positive, come what may
+        self.parameters = found / (self._mean[self._reference] @ found)
+
+    def _differences(self, means: np.ndarray) -> np.ndarray:
+        """Changes from knot to knot, relative to each sweep's mean, as functions of all parameters."""
+        blocks = []
+        for part, mean in zip(self._slices, means):
+            size = part.stop - part.start
+            block = np.zeros((size - 1, len(self.parameters)))
+            block[:, part] = np.diff(np.eye(size), axis=0) / mean
+            blocks.append(block)
+        return np.concatenate(blocks)
+
+    def _rows(self, observations: GroupedObservations) -> np.ndarray:
+        """Row of the table of basis functions for each observation, int32, shape (n,)."""
+        rows = np.empty(len(observations.rows), dtype=np.int32)
+        for i, model in enumerate(self.models):
+            chosen = observations.experiment == i
+            x = model.knots(observations.frame[chosen])
+            rows[chosen] = model.components["scale"].table_row(x) + self._first_row[i]
+        return rows
+
+    def _report_undetermined(self, observations: GroupedObservations) -> None:
+        """Say which sweeps' scales the data leave open."""
+        means = self._mean @ self.parameters
+        errors = np.sqrt(np.einsum("ij,jk,ik->i", self._mean, self.covariance, self._mean)) / means
+        for i in np.flatnonzero(errors > 0.5 * MEAN_LOOSENESS):
+            logger.warning(
+                "Sweep %d shares no voxel with sweep %d, directly or through others: its scale cannot be determined, "
+                "and its mean b is left at 1.",
+                i,
+                self._reference,
+            )
+
+
+def _consecutive(sizes: list[int]) -> list[slice]:
+    """Slices of the given sizes, one after the other."""
+    edges = np.concatenate([[0], np.cumsum(sizes)])
+    return [slice(int(begin), int(end)) for begin, end in zip(edges[:-1], edges[1:])]
