@@ -29,15 +29,16 @@ def ray_directions(panel: Panel) -> np.ndarray:
 
     Returns
     -------
-    ndarray, shape (3, slow, fast), float32
-        In the laboratory frame.
+    ndarray, shape (slow, 3, fast), float32
+        In the laboratory frame; the components of a row of pixels lie together, as the extraction reads them.
     """
     nfast, nslow = panel.get_image_size()
-    rays = np.empty((3, nslow, nfast), dtype=np.float32)
+    rays = np.empty((nslow, 3, nfast), dtype=np.float32)
     for start in range(0, nslow, ROWS):
         stop = min(start + ROWS, nslow)
         y, x = np.mgrid[start:stop, 0:nfast] + 0.5
-        rays[:, start:stop] = pixel_directions(panel, x.ravel(), y.ravel()).T.reshape(3, stop - start, nfast)
+        directions = pixel_directions(panel, x.ravel(), y.ravel()).reshape(stop - start, nfast, 3)
+        rays[start:stop] = directions.transpose(0, 2, 1)
     return rays
 
 

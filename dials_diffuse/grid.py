@@ -67,10 +67,9 @@ class GlobalGrid:
         ----------
         experiments : ExperimentList
             Each with a crystal. The reference cell is the mean of their cells (constrained to the space group) unless
-            ``params.unit_cell`` is set.
+            ``params.grid.unit_cell`` is set.
         params : libtbx.phil.scope_extract
-            Of :data:`dials_diffuse.phil_scope.grid.phil_scope`: ``ndiv``, ``d_min`` (the detectors' reach if None),
-            ``unit_cell``, ``space_group``.
+            With :data:`dials_diffuse.phil_scope.grid.phil_scope`: ``grid`` and ``d_min`` (the detectors' reach if None).
 
         Raises
         ------
@@ -80,8 +79,8 @@ class GlobalGrid:
         crystals = [experiment.crystal for experiment in experiments]
         if any(model is None for model in crystals):
             raise Sorry("The experiments have no crystal: index them first (dials.index).")
-        if params.space_group is not None:
-            space_group = params.space_group.group()
+        if params.grid.space_group is not None:
+            space_group = params.grid.space_group.group()
         else:
             space_group = crystals[0].get_space_group()
             laue = space_group.build_derived_laue_group()
@@ -91,14 +90,14 @@ class GlobalGrid:
                         "The crystals have different Laue groups: reindex them to a common setting (dials.reindex, "
                         "dials.cosym), or give grid.space_group."
                     )
-        cell = params.unit_cell
+        cell = params.grid.unit_cell
         if cell is None:
             mean = np.mean([model.get_unit_cell().parameters() for model in crystals], axis=0)
             cell = space_group.average_unit_cell(uctbx.unit_cell(tuple(mean)))
         d_min = params.d_min
         if d_min is None:
             d_min = min(e.detector.get_max_resolution(e.beam.get_s0()) for e in experiments)
-        return cls(cell, space_group, tuple(params.ndiv), float(d_min))
+        return cls(cell, space_group, tuple(params.grid.ndiv), float(d_min))
 
     @cached_property
     def laue_group(self) -> sgtbx.space_group:
@@ -234,11 +233,17 @@ class GlobalGrid:
         return cls.from_dict(json.loads(text))
 
     def as_phil(self) -> str:
-        """As PHIL text that sets the ``grid`` scope to this very grid."""
+        """As PHIL text that asks for this very grid."""
         cell = ",".join(repr(value) for value in self.unit_cell.parameters())
         hall = self.space_group.type().hall_symbol().strip()
         ndiv = ",".join(map(str, self.ndiv))
-        return f'grid {{\n  unit_cell = {cell}\n  space_group = "Hall: {hall}"\n  ndiv = {ndiv}\n  d_min = {self.d_min!r}\n}}\n'
+        return f"""grid {{
+  unit_cell = {cell}
+  space_group = "Hall: {hall}"
+  ndiv = {ndiv}
+}}
+d_min = {self.d_min!r}
+"""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GlobalGrid) and self.to_dict() == other.to_dict()
@@ -246,8 +251,8 @@ class GlobalGrid:
     def __str__(self) -> str:
         cell = ", ".join(f"{value:.3f}" for value in self.unit_cell.parameters())
         return (
-            f"{' x '.join(map(str, self.shape))} voxels, {','.join(map(str, self.ndiv))} to a reciprocal-lattice spacing, "
-            f"to {self.d_min:.2f} A; cell {cell}; Laue group {self.laue_symbol}"
+            f"{' x '.join(map(str, self.shape))} voxels, {','.join(map(str, self.ndiv))} to a reciprocal-lattice "
+            f"spacing, to {self.d_min:.2f} A; cell {cell}; Laue group {self.laue_symbol}"
         )
 
 

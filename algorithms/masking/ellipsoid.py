@@ -48,7 +48,7 @@ class BraggEllipsoids:
 
         Parameters
         ----------
-        rays : ndarray, shape (3, slow, fast), float32
+        rays : ndarray, shape (slow, 3, fast), float32
             Of :func:`dials_diffuse.geometry.ray_directions`.
         ray_to_hkl : tuple of ndarray
             Of :meth:`dials_diffuse.geometry.IndexMapping.ray_to_hkl`.
@@ -88,8 +88,8 @@ def sees_bragg(
 
 @njit(cache=True, nogil=True)
 def _frame_mask(rays, m, c, w, radius_squared):
-    good = np.empty(rays.shape[1:], dtype=np.bool_)
-    for y in range(rays.shape[1]):
+    good = np.empty((rays.shape[0], rays.shape[2]), dtype=np.bool_)
+    for y in range(rays.shape[0]):
         for x in range(rays.shape[2]):
-            good[y, x] = not sees_bragg(rays[0, y, x], rays[1, y, x], rays[2, y, x], m, c, w, radius_squared)
+            good[y, x] = not sees_bragg(rays[y, 0, x], rays[y, 1, x], rays[y, 2, x], m, c, w, radius_squared)
     return good

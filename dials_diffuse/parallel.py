@@ -1,0 +1,77 @@
+"""Independent pieces of work side by side in processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import libtbx
+from dials.util import Sorry, progress
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+def number_of_processes(nproc: int | type[libtbx.Auto], tasks: int) -> int:
+    """How many processes to use for a number of tasks; Auto means one for each processor this process may use."""
+    if nproc in (None, libtbx.Auto):
+        nproc = len(os.sched_getaffinity(0))
+    return max(1, min(nproc, tasks))
+
+
+def parallel_map(
+    function: Callable[[Task], Result], tasks: Sequence[Task], nproc: int | type[libtbx.Auto], description: str
+) -> Iterator[Result]:
+    """Yield ``function(task)`` for all tasks, in their order, with a progress bar.
+
+    The processes are forks: what ``function`` refers to is shared with this process, not copied. Results travel by
+    pickle, so they should be small.
+
+    Raises
+    ------
+    Sorry
+        As raised by ``function``, or if a process died.
+    """
+    nproc = number_of_processes(nproc, len(tasks))
+    with progress(total=len(tasks), desc=description) as bar:
+        bar.monitor_interval = 0
+        if nproc == 1:
+            for task in tasks:
+                yield function(task)
+                bar.update()
+            return
+        context = multiprocessing.get_context("fork")
+        executor = ProcessPoolExecutor(nproc, mp_context=context, initializer=_start_worker, initargs=(function,))
+        try:
+            for result, sorry in executor.map(_work, tasks):
+                if sorry is not None:
+                    raise Sorry(sorry)
+                yield result
+                bar.update()
+        except BrokenProcessPool as error:
+            raise Sorry("A process died, probably for want of memory: try again with a smaller nproc.") from error
+        finally:
+            executor.shutdown(cancel_futures=True)
+
+
+_function: Callable | None = None
+
+
+def _start_worker(function: Callable) -> None:
+    global _function
+    _function = function
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the work
+
+
+def _work(task):
+    """The result and None, or None and a user error's message: the class Sorry does not pickle."""
+    try:
+        return _function(task), None
+    except Sorry as error:
+        return None, str(error)

@@ -1,0 +1,118 @@
+"""Reflection tables larger than memory: gathered as parts on disk, then written column by column as one .refl file."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+import numpy as np
+from dials.array_family import flex
+from dials.util import Sorry
+
+Columns = dict[str, np.ndarray]
+
+#: Names that DIALS gives to column types in .refl files (dials/array_family/boost_python/reflection_table_msgpack_adapter.h)
+#: by numpy's kind, size and the length of a row.
+TYPE_NAMES = {
+    ("b", 1, 1): "bool",
+    ("i", 4, 1): "int",
+    ("u", 8, 1): "std::size_t",
+    ("f", 8, 1): "double",
+    ("f", 8, 3): "vec3<double>",
+    ("i", 4, 3): "cctbx::miller::index<>",
+}
+
+
+class TableParts:
+    """A table in parts, each a set of columns in a folder of its own.
+
+    Parameters
+    ----------
+    folder : path
+        Where the parts are kept; must exist.
+    """
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.folder = Path(folder)
+        self.parts: list[tuple[str, int]] = []
+
+    def save(self, name: str, columns: Columns) -> tuple[str, int]:
+        """Save a part; its name and number of rows, to give to :meth:`add`. May be called in another process."""
+        path = self.folder / name
+        path.mkdir()
+        for column, values in columns.items():
+            np.save(path / f"{column}.npy", np.ascontiguousarray(values))
+        return name, len(next(iter(columns.values())))
+
+    def add(self, name: str, rows: int) -> None:
+        """Append a saved part to the table."""
+        if rows:
+            self.parts.append((name, rows))
+
+    @property
+    def rows(self) -> int:
+        return sum(rows for _, rows in self.parts)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, in the order in which DIALS writes them."""
+        if not self.parts:
+            return []
+        return sorted(path.stem for path in (self.folder / self.parts[0][0]).glob("*.npy"))
+
+    def column(self, name: str) -> Iterator[np.ndarray]:
+        """The parts of one column, one at a time, mapped from disk."""
+        for part, _ in self.parts:
+            yield np.load(self.folder / part / f"{name}.npy", mmap_mode="r")
+
+    def write(self, filename: str | os.PathLike, identifiers: dict[int, str]) -> None:
+        """Write all parts as one reflection table; memory does not grow with its length.
+
+        The file is what ``flex.reflection_table.as_file`` would write.
+
+        Parameters
+        ----------
+        filename : path
+        identifiers : dict of int to str
+            Experiment identifiers by ``id``.
+
+        Raises
+        ------
+        Sorry
+            If a column would be larger than the format's limit of 4 GiB.
+        """
+        packer = msgpack.Packer()
+        with open(filename, "wb") as handle:
+            handle.write(packer.pack_array_header(3))
+            handle.write(packer.pack("dials::af::reflection_table"))
+            handle.write(packer.pack(1))
+            handle.write(packer.pack_map_header(3))
+            handle.write(packer.pack("identifiers") + packer.pack(identifiers))
+            handle.write(packer.pack("nrows") + packer.pack(self.rows))
+            handle.write(packer.pack("data") + packer.pack_map_header(len(self.columns)))
+            for name in self.columns:
+                first = next(self.column(name))
+                width = int(np.prod(first.shape[1:]))
+                size = self.rows * width * first.dtype.itemsize
+                if size >= 2**32:
+                    raise Sorry(
+                        f"{self.rows} observations are too many for one .refl file (4 GiB a column): extract fewer "
+                        "sweeps at a time, with a wider extract.batch_width or a smaller grid.ndiv."
+                    )
+                type_name = TYPE_NAMES[first.dtype.kind, first.dtype.itemsize, width]
+                handle.write(packer.pack(name) + packer.pack_array_header(2) + packer.pack(type_name))
+                handle.write(packer.pack_array_header(2) + packer.pack(self.rows))
+                handle.write(b"\xc6" + struct.pack(">I", size))
+                for values in self.column(name):
+                    handle.write(memoryview(values).cast("B"))
+
+    def table(self, identifiers: dict[int, str]) -> flex.reflection_table:
+        """All parts as one table in memory."""
+        path = self.folder / "table.refl"
+        self.write(path, identifiers)
+        table = flex.reflection_table.from_file(os.fspath(path))
+        path.unlink()
+        return table
