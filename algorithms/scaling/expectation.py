@@ -60,25 +60,21 @@ class MergedVoxels:
 
     Attributes
     ----------
-    intensity : ndarray
-        I; NaN where there is no observation.
-    variance : ndarray
-        Its expected variance.
+    intensity, variance : ndarray
+        I and its expected variance.
     expected : ndarray
         E, the posterior mean of the intensity; never below 0.
-    information : ndarray
-        sum(w u^2): one over the variance of I in a voxel of mean intensity.
+    prior : RadialPrior
+        What was known of the voxels together.
     """
 
     intensity: np.ndarray
     variance: np.ndarray
     expected: np.ndarray
-    information: np.ndarray
+    prior: RadialPrior
 
 
-def merge_voxels(
-    observations: GroupedObservations, q: np.ndarray, scale: np.ndarray
-) -> tuple[MergedVoxels, RadialPrior]:
+def merge_voxels(observations: GroupedObservations, q: np.ndarray, scale: np.ndarray) -> MergedVoxels:
     """Merge the observations of every voxel (the module's docstring has the formulas).
 
     Parameters
@@ -89,25 +85,52 @@ def merge_voxels(
         |q| of the voxels, 1/Angstrom.
     scale : ndarray, shape (n,)
         b.
-
-    Returns
-    -------
-    MergedVoxels, RadialPrior
     """
     u = observations.response * scale
     bins = radial_bins(q)
-    mean = _ratio_of_sums(bins, observations.sum(observations.signal), observations.sum(u))
     nodes = np.bincount(bins, q) / np.bincount(bins)
-    weight = 1 / (u * observations.spread(np.interp(q, nodes, mean)) + observations.noise)
+    mean = _ratio_of_sums(bins, observations.sum(observations.signal), observations.sum(u))
+    prior = RadialPrior(nodes, mean, np.zeros(len(mean)))
+    intensity, noise, asymmetry = _weighted_sums(observations, u, _weights(observations, q, u, prior))
+    prior.variance = between_voxel_variance(bins, intensity - prior.mean_at(q), noise, mean)
+    expected = posterior_mean(intensity, noise, q, prior)
+    return MergedVoxels(intensity, noise + (expected - prior.mean_at(q)) * asymmetry, expected, prior)
+
+
+def merge_part(
+    observations: GroupedObservations, q: np.ndarray, scale: np.ndarray, whole: MergedVoxels, part: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Merge a part of the observations, with the expectations that come from all of them.
+
+    Parameters
+    ----------
+    part : ndarray, shape (n,), bool
+        Which observations to merge.
+
+    Returns
+    -------
+    intensity, variance : ndarray, shape (m,)
+        NaN in voxels that have no observation in the part.
+    """
+    u = observations.response * scale
+    weight = np.where(part, _weights(observations, q, u, whole.prior), 0)
+    intensity, noise, asymmetry = _weighted_sums(observations, u, weight)
+    return intensity, noise + (whole.expected - whole.prior.mean_at(q)) * asymmetry
+
+
+def _weights(observations: GroupedObservations, q: np.ndarray, u: np.ndarray, prior: RadialPrior) -> np.ndarray:
+    """One over the variance of N - B in a voxel of mean intensity, shape (n,)."""
+    return 1 / (u * observations.spread(prior.mean_at(q)) + observations.noise)
+
+
+def _weighted_sums(
+    observations: GroupedObservations, u: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each voxel I, its variance at the prior's mean, and how the variance grows with the voxel's own intensity."""
     information = observations.sum(weight * u**2)
+    information[information == 0] = np.nan
     intensity = observations.sum(weight * u * observations.signal) / information
-    skewness = observations.sum(weight**2 * u**3)
-    prior = RadialPrior(
-        nodes, mean, between_voxel_variance(bins, intensity - np.interp(q, nodes, mean), 1 / information, mean)
-    )
-    expected = posterior_mean(intensity, 1 / information, q, prior)
-    variance = 1 / information + (expected - prior.mean_at(q)) * skewness / information**2
-    return MergedVoxels(intensity, variance, expected, information), prior
+    return intensity, 1 / information, observations.sum(weight**2 * u**3) / information**2
 
 
 def posterior_mean(intensity: np.ndarray, variance: np.ndarray, q: np.ndarray, prior: RadialPrior) -> np.ndarray:

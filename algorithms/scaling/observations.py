@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,7 +12,9 @@ from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_diffuse.dataset import Dataset
-from dials_diffuse.grid import miller_index_to_numpy
+from dials_diffuse.grid import GlobalGrid, miller_index_to_numpy
+
+logger = logging.getLogger("dials.diffuse.scaling")
 
 #: What scaling and merging need besides ``miller_index``, see docs/data_model.md.
 COLUMNS = ("id", "counts", "response", "background.sum.value", "background.sum.variance", "xyzobs.px.value")
@@ -54,7 +57,9 @@ class GroupedObservations:
 
     @classmethod
     def from_dataset(cls, dataset: Dataset) -> GroupedObservations:
-        """Group the observations of a data set; those without response or with values that are no numbers are left out.
+        """Group the observations of a data set.
+
+        Left out are those without response, with values that are no numbers, and of voxels beyond the grid's d_min.
 
         Raises
         ------
@@ -65,9 +70,12 @@ class GroupedObservations:
         counts, response, background, variance = (flumpy.to_numpy(table[column]) for column in COLUMNS[1:5])
         with np.errstate(invalid="ignore"):
             valid = (response > 0) & np.isfinite(response * counts * background * variance)
+        key = _asu_keys(dataset.grid, table["miller_index"])
+        valid &= key >= 0
         if not valid.any():
             raise Sorry("There are no observations with a response above 0: nothing can be scaled or merged.")
-        key = asu_keys(dataset, table["miller_index"])
+        if not valid.all():
+            logger.info("%d observations without response or beyond the grid are left out.", np.sum(~valid))
         rows = np.flatnonzero(valid)
         rows = rows[np.argsort(key[rows], kind="stable")]
         first, voxels = _boundaries(key[rows])
@@ -111,12 +119,13 @@ class GroupedObservations:
             yield slice(begin, end), slice(self.first[begin], self.first[end])
 
 
-def asu_keys(dataset: Dataset, indices: flex.miller_index) -> np.ndarray:
-    """Keys (see GlobalGrid.index2key) of the representatives of voxels in the asymmetric unit; int64, shape (n,)."""
-    keys = np.empty(len(indices), dtype=np.int64)
+def _asu_keys(grid: GlobalGrid, indices: flex.miller_index) -> np.ndarray:
+    """Keys (see GlobalGrid.index2key) of the representatives of voxels in the asymmetric unit, -1 beyond the grid."""
+    keys = np.full(len(indices), -1, dtype=np.int64)
     for begin in range(0, len(indices), CHUNK):
         index = miller_index_to_numpy(indices[begin : begin + CHUNK])
-        keys[begin : begin + CHUNK] = dataset.grid.index2key(dataset.grid.map_to_asu(index))
+        inside = grid.contains(index)
+        keys[begin : begin + CHUNK][inside] = grid.index2key(grid.map_to_asu(index[inside]))
     return keys
 
 

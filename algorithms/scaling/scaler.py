@@ -141,8 +141,8 @@ class MultiBatchScaler:
         previous = np.inf
         for number in range(1, self.params.max_cycles + 1):
             scale = (self._table @ self.parameters)[rows]
-            merged, _ = merge_voxels(observations, q, scale)
-            normal, gradient, chi_squared = self._normal_equations(observations, rows, scale, merged.expected)
+            expected = merge_voxels(observations, q, scale).expected
+            normal, gradient, chi_squared = self._normal_equations(observations, rows, scale, expected)
             before = self._table @ self.parameters
             self._step(normal, gradient)
             shift = float(np.max(np.abs(self._table @ self.parameters / before - 1)))

@@ -1,0 +1,77 @@
+"""dials.diffuse_merge: one intensity a voxel, and the map."""
+
+from __future__ import annotations
+
+import json
+
+from iotbx.phil import parse
+
+from dials_diffuse.program import finish, handled_errors, start
+
+help_message = """
+Merge scaled diffuse observations over the Laue group: a table of voxels, a NeXus map with error bars and half maps, and
+statistics in shells of resolution.
+
+Examples::
+
+  dials.diffuse_merge scaled.expt scaled.refl
+
+  dials.diffuse_merge scaled.expt scaled.refl output.expand=False
+"""
+
+phil_scope = parse(
+    """
+include scope dials_diffuse.phil_scope.merge.phil_scope
+output {
+  reflections = merged.refl
+    .type = path
+    .help = "Merged voxels of the asymmetric unit."
+  map = merged.nxs
+    .type = path
+    .help = "The map, NeXus."
+  expand = True
+    .type = bool
+    .help = "Fill the map with all voxels that are equivalent under the Laue group. The asymmetric unit alone if False."
+  json = dials.diffuse_merge.json
+    .type = path
+    .help = "The statistics."
+  log = dials.diffuse_merge.log
+    .type = path
+    .help = "The log file."
+}
+""",
+    process_includes=True,
+)
+
+
+def run(args: list[str] | None = None) -> None:
+    """Run the program."""
+    with handled_errors():
+        session = start("dials.diffuse_merge", help_message, phil_scope, args, check_format=False)
+        if session is None:
+            return
+        from dials_diffuse.algorithms.merging.merge import COLUMNS, merge
+        from dials_diffuse.dataset import Dataset
+        from dials_diffuse.map_file import write_map
+        from dials_diffuse.output import whole_files
+
+        output = session.params.output
+        dataset = Dataset.from_session(session, "dials.diffuse_scale", COLUMNS)
+        merged = merge(dataset, session.params)
+        with whole_files(output.reflections, output.map, output.json) as (refl, nxs, statistics):
+            merged.as_reflections().as_file(str(refl))
+            write_map(
+                nxs,
+                dataset.grid,
+                merged.index,
+                merged.map_columns(),
+                wavelengths=merged.wavelengths,
+                history=dataset.history,
+                expand=output.expand,
+            )
+            statistics.write_text(json.dumps(merged.statistics.to_dict(), indent=1))
+        finish(output.reflections, output.map, output.json)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,246 @@
+"""The map file: three-dimensional intensities as NeXus, which NeXpy, nxs-analysis-tools, h5web and silx open as it is.
+
+Conventions: the NeXus manual (FAIRmat/NIAC) on NXdata (``signal``, ``axes``,
+``<axis>_indices``, ``<field>_errors``), NXroot, NXentry, NXsample, NXbeam, NXprocess.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.provenance import ProcessRecord
+
+#: The fields of the map: name, type, value of a voxel that was not measured, group.
+FIELDS = (
+    ("intensity", "f4", np.nan, "data"),
+    ("intensity_errors", "f4", np.nan, "data"),
+    ("observations", "i4", 0, "data"),
+    ("pixels", "i8", 0, "data"),
+    ("half_1", "f4", np.nan, "halves"),
+    ("half_1_errors", "f4", np.nan, "halves"),
+    ("half_2", "f4", np.nan, "halves"),
+    ("half_2_errors", "f4", np.nan, "halves"),
+)
+INTENSITY_UNITS = "photons/(s*sr)"
+
+#: Voxels of one array that are held in memory while the file is written.
+SLAB = 32_000_000
+CHUNK = 32
+
+
+@dataclass
+class DiffuseMap:
+    """A map as it was read: arrays over (h, k, l), shape (nh, nk, nl).
+
+    Attributes
+    ----------
+    grid : GlobalGrid
+    h, k, l : ndarray, float64
+        Voxel centres in fractional Miller indices.
+    fields : dict of str to ndarray
+        ``intensity``, ``intensity_errors``, ``observations``, ``pixels``, ``half_1``, ``half_1_errors``, ``half_2``,
+        ``half_2_errors``; NaN or 0 where nothing was measured.
+    wavelengths : ndarray
+        Angstrom.
+    history : list of ProcessRecord
+    """
+
+    grid: GlobalGrid
+    h: np.ndarray
+    k: np.ndarray
+    l: np.ndarray
+    fields: dict[str, np.ndarray]
+    wavelengths: np.ndarray
+    history: list[ProcessRecord]
+
+    @property
+    def intensity(self) -> np.ndarray:
+        return self.fields["intensity"]
+
+    @property
+    def intensity_errors(self) -> np.ndarray:
+        return self.fields["intensity_errors"]
+
+    def at(self, index: np.ndarray, field: str = "intensity") -> np.ndarray:
+        """Values of voxels, shape (n, 3) to (n,).
+
+        Raises
+        ------
+        IndexError
+            If a voxel lies outside the map.
+        """
+        lowest = [round(axis[0] * n) for axis, n in zip((self.h, self.k, self.l), self.grid.ndiv)]
+        position = np.asarray(index) - lowest
+        if (position < 0).any():
+            raise IndexError("A voxel lies outside the map.")
+        return self.fields[field][tuple(position.T)]
+
+
+def write_map(
+    filename: str | os.PathLike,
+    grid: GlobalGrid,
+    index: np.ndarray,
+    columns: dict[str, np.ndarray],
+    *,
+    wavelengths: np.ndarray,
+    history: list[ProcessRecord],
+    expand: bool = True,
+) -> None:
+    """Write a map.
+
+    Parameters
+    ----------
+    filename : path
+    grid : GlobalGrid
+    index : ndarray, shape (m, 3), int
+        The voxels that were measured.
+    columns : dict of str to ndarray, shape (m,)
+        Their values, for each of :data:`FIELDS`.
+    wavelengths : ndarray
+        The experiments' wavelengths, Angstrom.
+    history : list of ProcessRecord
+        What ran, oldest first.
+    expand : bool
+        Give the values to all voxels that are equivalent under the Laue group. The map is the box that holds them all.
+    """
+    import h5py
+
+    rotations = _rotations(grid) if expand else [np.eye(3, dtype=np.int64)]
+    corners = np.array([[reduce(index @ rotation, axis=0) for reduce in (np.min, np.max)] for rotation in rotations])
+    lowest, highest = corners[:, 0].min(axis=0), corners[:, 1].max(axis=0)
+    shape = tuple(int(n) for n in highest - lowest + 1)
+    with h5py.File(filename, "w") as handle:
+        handle.attrs.update({"NX_class": "NXroot", "default": "entry", "creator": "dials_diffuse"})
+        entry = _group(handle, "entry", "NXentry", default="data", dials_diffuse_grid=grid.as_json())
+        entry["title"] = "Diffuse scattering"
+        data = _group(entry, "data", "NXdata", signal="intensity")
+        halves = _group(entry, "halves", "NXdata", signal="half_1", auxiliary_signals=["half_2"])
+        _write_axes(data, halves, grid, lowest, shape)
+        for name, dtype, empty, group in FIELDS:
+            chunks = tuple(min(CHUNK, n) for n in shape)
+            field = entry[group].create_dataset(
+                name, shape, dtype, chunks=chunks, fillvalue=empty, compression="gzip", compression_opts=1, shuffle=True
+            )
+            if dtype == "f4":
+                field.attrs["units"] = INTENSITY_UNITS
+            for begin, slab in _slabs(index, columns[name], rotations, lowest, shape, np.full(1, empty, dtype)):
+                field[begin : begin + len(slab)] = slab
+        _write_sample(entry, grid)
+        instrument = _group(entry, "instrument", "NXinstrument")
+        beam = _group(instrument, "beam", "NXbeam")
+        _quantity(beam, "incident_wavelength", wavelengths[0] if len(wavelengths) == 1 else wavelengths, "angstrom")
+        for number, record in enumerate(history, start=1):
+            _write_process(entry, number, record)
+
+
+def read_map(filename: str | os.PathLike) -> DiffuseMap:
+    """Read a map that :func:`write_map` wrote.
+
+    Raises
+    ------
+    Sorry
+        If the file is no such map.
+    """
+    import h5py
+    from dials.util import Sorry
+
+    try:
+        handle = h5py.File(filename, "r")
+    except OSError as error:
+        raise Sorry(
+            f"{filename} cannot be read as a map ({error}): give a file that dials.diffuse_merge wrote."
+        ) from error
+    with handle:
+        if "entry" not in handle or "dials_diffuse_grid" not in handle["entry"].attrs:
+            raise Sorry(f"{filename} holds no map of dials_diffuse: give a file that dials.diffuse_merge wrote.")
+        entry = handle["entry"]
+        return DiffuseMap(
+            GlobalGrid.from_json(entry.attrs["dials_diffuse_grid"]),
+            *(entry["data"][axis][()] for axis in "hkl"),
+            {name: entry[group][name][()] for name, _, _, group in FIELDS},
+            np.atleast_1d(entry["instrument/beam/incident_wavelength"][()]),
+            [_read_process(entry[name]) for name in sorted(entry) if name.startswith("process_")],
+        )
+
+
+def _rotations(grid: GlobalGrid) -> list[np.ndarray]:
+    """The Laue group's matrices R, shape (3, 3): voxels n and n R are equivalent (cctbx's convention for indices)."""
+    operations = grid.laue_group.build_derived_point_group()
+    return [np.array(operation.r().as_double()).reshape(3, 3).astype(np.int64) for operation in operations]
+
+
+def _slabs(
+    index: np.ndarray,
+    values: np.ndarray,
+    rotations: list[np.ndarray],
+    lowest: np.ndarray,
+    shape: tuple[int, int, int],
+    empty: np.ndarray,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The dense array in slabs along h: the first plane's number and the planes, of the type and value of ``empty``."""
+    planes = max(SLAB // (shape[1] * shape[2]) // CHUNK, 1) * CHUNK
+    for begin in range(0, shape[0], planes):
+        slab = np.full((min(planes, shape[0] - begin), *shape[1:]), empty[0], dtype=empty.dtype)
+        for rotation in rotations:
+            plane = index @ rotation[:, 0] - lowest[0] - begin
+            chosen = (plane >= 0) & (plane < len(slab))
+            position = index[chosen] @ rotation[:, 1:] - lowest[1:]
+            slab[plane[chosen], position[:, 0], position[:, 1]] = values[chosen]
+        yield begin, slab
+
+
+def _group(parent: Any, name: str, nx_class: str, **attributes: Any) -> Any:
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = nx_class
+    group.attrs.update(attributes)
+    return group
+
+
+def _quantity(group: Any, name: str, value: Any, units: str) -> None:
+    group[name] = value
+    group[name].attrs["units"] = units
+
+
+def _write_axes(data: Any, halves: Any, grid: GlobalGrid, lowest: np.ndarray, shape: tuple[int, int, int]) -> None:
+    """The axes in one group, linked into the other, with the attributes by which NXdata finds them."""
+    for number, name in enumerate("hkl"):
+        _quantity(data, name, (lowest[number] + np.arange(shape[number])) / grid.ndiv[number], "r.l.u.")
+        data[name].attrs["long_name"] = name
+        halves[name] = data[name]
+        for group in (data, halves):
+            group.attrs[f"{name}_indices"] = number
+    for group in (data, halves):
+        group.attrs["axes"] = list("hkl")
+
+
+def _write_sample(entry: Any, grid: GlobalGrid) -> None:
+    sample = _group(entry, "sample", "NXsample")
+    _quantity(sample, "unit_cell", grid.unit_cell.parameters(), "angstrom, degree")
+    _quantity(sample, "unit_cell_volume", grid.unit_cell.volume(), "angstrom^3")
+    sample["space_group"] = grid.space_group.info().symbol_and_number().split(" (")[0]
+    sample["laue_group"] = grid.laue_symbol
+
+
+def _write_process(entry: Any, number: int, record: ProcessRecord) -> None:
+    """One program's run; input files and their hashes are two lists of equal length."""
+    import h5py
+
+    process = _group(entry, f"process_{number:02d}", "NXprocess")
+    for name in ("program", "version", "date"):
+        process[name] = getattr(record, name)
+    process["sequence_index"] = number
+    process["phil"] = record.parameters
+    for name, strings in (("input_files", record.inputs), ("input_sha256", record.inputs.values())):
+        process.create_dataset(name, data=list(strings), dtype=h5py.string_dtype())
+
+
+def _read_process(process: Any) -> ProcessRecord:
+    program, version, date, phil = (process[name].asstr()[()] for name in ("program", "version", "date", "phil"))
+    inputs = dict(zip(process["input_files"].asstr()[()], process["input_sha256"].asstr()[()]))
+    return ProcessRecord(program, version, date, phil, inputs)
