@@ -1,0 +1,201 @@
+"""Bragg peaks: Gaussians in reciprocal space with Wilson's distribution of intensities, integrated over each frame."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import libtbx.phil
+import numpy as np
+from cctbx import crystal, miller
+from dxtbx import flumpy
+from dxtbx.model import Panel
+from numba import njit
+
+#: Distance from a peak's centre, in standard deviations, beyond which it is left out.
+REACH = 6.5
+
+
+class Bragg(NamedTuple):
+    """The peaks, in a form that compiled code takes.
+
+    Attributes
+    ----------
+    hkl : ndarray of int, shape (n, 3)
+        Both of a Friedel pair are there; systematic absences are not.
+    intensity : ndarray, shape (n,)
+        Integral of the peak over reciprocal space, photons / (s sr A^3).
+    sigma : ndarray, shape (n,)
+        Standard deviation of the Gaussian in every direction, 1/A.
+    lookup : ndarray of int32, shape (2H+1, 2K+1, 2L+1)
+        Row of (h+H, k+K, l+L), -1 where there is no peak.
+    """
+
+    hkl: np.ndarray
+    intensity: np.ndarray
+    sigma: np.ndarray
+    lookup: np.ndarray
+
+
+def make_bragg(params: libtbx.phil.scope_extract, d_min: float) -> Bragg:
+    """All peaks to a resolution of d_min (A), with the mean intensity 1 at q = 0."""
+    symmetry = crystal.symmetry(
+        unit_cell=params.crystal.unit_cell,
+        space_group=params.crystal.space_group.group(),
+        assert_is_compatible_unit_cell=False,
+    )
+    unique = miller.build_set(symmetry, anomalous_flag=False, d_min=d_min).map_to_asu()
+    unique = unique.select(~unique.sys_absent_flags().data())
+    index = _indices(unique)
+    wilson = -np.log(_uniform(index, params.seed))  # the same for acentric and centric reflections
+    intensities = miller.array(unique, data=flumpy.from_numpy(wilson)).expand_to_p1().generate_bijvoet_mates()
+    q_squared = flumpy.to_numpy(intensities.d_star_sq().data())
+    hkl = _indices(intensities)
+    reach = np.abs(hkl).max(axis=0, initial=1)
+    lookup = np.full(tuple(2 * reach + 1), -1, dtype=np.int32)
+    lookup[tuple((hkl + reach).T)] = np.arange(len(hkl))
+    return Bragg(
+        hkl=hkl,
+        intensity=flumpy.to_numpy(intensities.data()) * np.exp(-params.bragg.b_factor * q_squared / 2),
+        sigma=np.sqrt(params.bragg.sigma**2 + np.radians(params.bragg.mosaicity) ** 2 * q_squared),
+        lookup=lookup,
+    )
+
+
+def _indices(reflections: miller.set) -> np.ndarray:
+    return np.rint(flumpy.to_numpy(reflections.indices().as_vec3_double())).astype(np.int64)
+
+
+def _uniform(index: np.ndarray, seed: int) -> np.ndarray:
+    """Numbers in (0, 1) that depend on the Miller index and the seed only (splitmix64, Steele et al. 2014)."""
+    h, k, l = (index + 1024).astype(np.uint64).T
+    state = (h << np.uint64(42)) + (k << np.uint64(21)) + l + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
+    for multiplier, shift in ((0xBF58476D1CE4E5B9, 30), (0x94D049BB133111EB, 27)):
+        state = (state ^ (state >> np.uint64(shift))) * np.uint64(multiplier)
+    state ^= state >> np.uint64(31)
+    return (state.astype(np.float64) + 0.5) / 2.0**64
+
+
+@njit(cache=True, error_model="numpy")
+def bragg_intensity(hkl, model, orthogonal, out):
+    """Intensity of the nearest peak at points in reciprocal space, photons / (s sr).
+
+    Parameters
+    ----------
+    hkl : ndarray, shape (n, 3)
+        Fractional Miller indices.
+    model : Bragg
+        The peaks.
+    orthogonal : ndarray, shape (3, 3)
+        The B matrix: q = B h, in 1/A.
+    """
+    reach = (np.array(model.lookup.shape) - 1) // 2
+    for i in range(len(hkl)):
+        out[i] = 0
+        a, b, c = round(hkl[i, 0]), round(hkl[i, 1]), round(hkl[i, 2])
+        if abs(a) > reach[0] or abs(b) > reach[1] or abs(c) > reach[2]:
+            continue
+        row = model.lookup[int(a + reach[0]), int(b + reach[1]), int(c + reach[2])]
+        if row >= 0:
+            d = orthogonal @ (hkl[i] - np.array([float(a), float(b), float(c)]))
+            variance = model.sigma[row] ** 2
+            out[i] = model.intensity[row] * math.exp(-0.5 * (d @ d) / variance) / (2 * math.pi * variance) ** 1.5
+
+
+class Frame(NamedTuple):
+    """What decides where a frame's peaks fall.
+
+    Attributes
+    ----------
+    setting : ndarray, shape (3, 3)
+        R(phi) U B at the middle of the frame: q_lab = setting h.
+    axis : ndarray, shape (3,)
+        Rotation axis.
+    width : float
+        Rotation of the frame in radians.
+    s0 : ndarray, shape (3,)
+        Of length 1/wavelength.
+    panel : ndarray, shape (3, 3)
+        Inverse of dxtbx's D matrix: takes a ray to (x, y, 1) in mm up to a factor.
+    pixel_size : float
+        In mm.
+    distance : float
+        Of the detector along its normal, in mm.
+    """
+
+    setting: np.ndarray
+    axis: np.ndarray
+    width: float
+    s0: np.ndarray
+    panel: np.ndarray
+    pixel_size: float
+    distance: float
+
+
+def make_frame(setting: np.ndarray, axis: np.ndarray, width: float, s0: np.ndarray, panel: Panel) -> Frame:
+    """The frame that the models describe; ``width`` in radians."""
+    return Frame(
+        setting=np.ascontiguousarray(setting),
+        axis=axis,
+        width=width,
+        s0=s0,
+        panel=np.array(panel.get_D_matrix()).reshape(3, 3),
+        pixel_size=panel.get_pixel_size()[0],
+        distance=abs(panel.get_distance()),
+    )
+
+
+@njit(cache=True, error_model="numpy")
+def add_bragg(q, frame, model, out):
+    """Add the peaks' intensity, averaged over a frame's rotation, to the pixels near them.
+
+    While the crystal turns by dphi, the point that a pixel sees moves by -axis x q dphi against the crystal: over a
+    frame that is a straight line to 1e-5 of q, along which the mean of a Gaussian is a difference of error functions.
+
+    Parameters
+    ----------
+    q : ndarray, shape (3, slow, fast)
+        Scattering vectors of the pixels in the laboratory, 1/A.
+    out : ndarray, shape (slow, fast)
+        Photons / (s sr), added to.
+    """
+    slow, fast = out.shape
+    k0 = math.sqrt(frame.s0 @ frame.s0)
+    root2 = math.sqrt(2.0)
+    for row in range(len(model.hkl)):
+        centre = frame.setting @ model.hkl[row].astype(np.float64)
+        velocity = np.cross(frame.axis, centre)
+        ray = frame.s0 + centre
+        length = math.sqrt(ray @ ray)
+        sweep = abs(velocity @ ray) / length * frame.width / 2
+        sigma = model.sigma[row]
+        if abs(length - k0) > REACH * sigma + sweep:
+            continue
+        hit = frame.panel @ ray
+        if hit[2] <= 0:
+            continue
+        x = hit[0] / hit[2] / frame.pixel_size
+        y = hit[1] / hit[2] / frame.pixel_size
+        speed = math.sqrt(velocity @ velocity)
+        # mm on the detector to 1/A in q: at most distance / (k0 cos^2), cos being that of the angle to the normal
+        reach = REACH * sigma + speed * frame.width / 2
+        cosine = hit[2] * frame.distance / length  # D's third row is the normal over the distance
+        window = 2 + reach * frame.distance / (k0 * cosine**2 * frame.pixel_size)
+        if x < -window or y < -window or x > fast + window or y > slow + window:
+            continue
+        norm = model.intensity[row] / (2 * math.pi * sigma**2)
+        for j in range(max(0, int(y - window)), min(slow, int(y + window) + 1)):
+            for i in range(max(0, int(x - window)), min(fast, int(x + window) + 1)):
+                dx, dy, dz = q[0, j, i] - centre[0], q[1, j, i] - centre[1], q[2, j, i] - centre[2]
+                # velocity of the peak past the pixel, taken at the pixel
+                vx = frame.axis[1] * q[2, j, i] - frame.axis[2] * q[1, j, i]
+                vy = frame.axis[2] * q[0, j, i] - frame.axis[0] * q[2, j, i]
+                vz = frame.axis[0] * q[1, j, i] - frame.axis[1] * q[0, j, i]
+                v = math.sqrt(vx * vx + vy * vy + vz * vz)
+                along = (dx * vx + dy * vy + dz * vz) / max(v, 1e-12)
+                across = dx * dx + dy * dy + dz * dz - along * along
+                if across > (REACH * sigma) ** 2:
+                    continue
+                half = max(v * frame.width / 2, 1e-6 * sigma)
+                mean = math.erf((along + half) / (root2 * sigma)) - math.erf((along - half) / (root2 * sigma))
+                out[j, i] += norm * math.exp(-0.5 * across / sigma**2) * mean / (4 * half)

@@ -1,0 +1,234 @@
+"""The crystal's diffuse intensity as an analytic function of (h, k, l): broad clouds, halos and an isotropic part.
+
+With q = |q| and all vectors r symmetrised over the Laue group,
+
+    clouds   S_1 (q/q_0)^2 exp(1 - (q/q_0)^2) [sum_k A_k mean_j cos(2 pi h.r_kj) + A_0]^2, the square's mean being 1;
+    halos    S_2 (B q^2/2) exp(1 - B q^2/2) [w^2 / (D^2 + w^2)]^2, D^2 = sum_j W_j sin^2(pi h.r_j) / pi^2;
+    Compton  S_3 [1 - 2^-(q/q_half)^2].
+
+The r_kj are a few interatomic distances, so the clouds are those of an interference function and never negative. The
+r_j are the shortest lattice vectors (centring translations included), so D is periodic, vanishes at the lattice points
+only, and is the distance to them for small D (for a cell with right angles): the dispersion of acoustic phonons.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import libtbx.phil
+import numpy as np
+from cctbx import sgtbx, uctbx
+from numba import njit
+
+#: Taylor coefficients of sin(pi r), odd powers to r^17: good to 1e-13 for |r| <= 1/2.
+_SINE = tuple(np.pi * (-(np.pi**2)) ** i / np.prod(np.arange(1.0, 2 * i + 2)) for i in range(9))
+_S0, _S1, _S2, _S3, _S4, _S5, _S6, _S7, _S8 = _SINE
+
+NUMBER_OF_CLOUD_VECTORS = 6
+
+
+class Diffuse(NamedTuple):
+    """Constants of the diffuse intensity, in a form that compiled code takes.
+
+    Attributes
+    ----------
+    metric : ndarray, shape (6,)
+        q^2 = m0 h^2 + m1 k^2 + m2 l^2 + m3 hk + m4 hl + m5 kl, in 1/A^2.
+    scale : float
+        Photons / (s sr) that a strength of 1 stands for.
+    clouds, halos, compton : float
+        Strengths S_1, S_2, S_3.
+    cloud_vectors : ndarray, shape (n, 4)
+        Fractional coordinates of r_kj, and A_k / (number of j).
+    cloud_constant : float
+        A_0.
+    halo_vectors : ndarray, shape (n, 4)
+        Fractional coordinates of r_j, and W_j / pi^2 in 1/A^2.
+    q0_squared, half_b, width_squared, q_half_squared : float
+        q_0^2, B/2, w^2, q_half^2 / ln 2.
+    """
+
+    metric: np.ndarray
+    scale: float
+    clouds: float
+    halos: float
+    compton: float
+    cloud_vectors: np.ndarray
+    cloud_constant: float
+    halo_vectors: np.ndarray
+    q0_squared: float
+    half_b: float
+    width_squared: float
+    q_half_squared: float
+
+
+def make_diffuse(params: libtbx.phil.scope_extract) -> Diffuse:
+    """The diffuse intensity that the parameters describe, with scale 1."""
+    cell = params.crystal.unit_cell
+    laue_group = params.crystal.space_group.group().build_derived_laue_group()
+    h2, k2, l2, hk, hl, kl = cell.reciprocal().metrical_matrix()
+    vectors, constant = _clouds(params, cell, laue_group)
+    return Diffuse(
+        metric=np.array([h2, k2, l2, 2 * hk, 2 * hl, 2 * kl]),
+        scale=1.0,
+        clouds=params.clouds.strength,
+        halos=params.halos.strength,
+        compton=params.compton.strength,
+        cloud_vectors=vectors,
+        cloud_constant=constant,
+        halo_vectors=_halos(cell, laue_group),
+        q0_squared=params.clouds.q_peak**2,
+        half_b=params.bragg.b_factor / 2,
+        width_squared=params.halos.width**2,
+        q_half_squared=params.compton.q_half**2 / np.log(2),
+    )
+
+
+def orbit(vector: np.ndarray, group: sgtbx.space_group) -> np.ndarray:
+    """The different vectors, up to their sign, that the rotations of a group make of one, shape (n, 3)."""
+    images = [np.array(op.r().as_double()).reshape(3, 3) @ vector for op in group]
+    different = []
+    for image in images:
+        if not any(np.allclose(image, other) or np.allclose(image, -other) for other in different):
+            different.append(image)
+    return np.array(different)
+
+
+def _clouds(
+    params: libtbx.phil.scope_extract, cell: uctbx.unit_cell, group: sgtbx.space_group
+) -> tuple[np.ndarray, float]:
+    """Cosines of equal variance, the sum of all being t, and A_0^2 = 1 - t.
+
+    For a sum of many cosines the square then has the mean 1 and the variance 4 t (1-t) + 2 t^2, which is contrast^2.
+    """
+    variance = 1 - np.sqrt(1 - params.clouds.contrast**2 / 2)
+    random = np.random.RandomState(params.seed + 104729)
+    rows = []
+    for length in np.linspace(*params.clouds.length, NUMBER_OF_CLOUD_VECTORS):
+        direction = random.normal(size=3)
+        vector = np.array(cell.fractionalize(tuple(length * direction / np.linalg.norm(direction))))
+        equivalent = orbit(vector, group)
+        amplitude = np.sqrt(2 * variance / (NUMBER_OF_CLOUD_VECTORS * len(equivalent)))  # mean_j has variance 1 / 2n
+        rows += [(*r, amplitude) for r in equivalent]
+    return np.array(rows), float(np.sqrt(1 - variance))
+
+
+def _halos(cell: uctbx.unit_cell, group: sgtbx.space_group) -> np.ndarray:
+    """Lattice vectors with weights such that sum_j W_j (h.r_j)^2 is q^2 on average over directions, exactly for axes at
+    right angles."""
+    reciprocal = np.array(cell.reciprocal().parameters()[:3])
+    rows: list[tuple] = []
+    for axis, translation in enumerate(np.eye(3)):
+        equivalent = orbit(translation, group)
+        if not any(np.allclose(np.abs(translation), np.abs(row[:3])) for row in rows):
+            rows += [(*r, reciprocal[axis] ** 2) for r in equivalent]
+    for op in group:
+        translation = np.array(op.t().as_double())
+        if op.r().is_unit_mx() and np.any(translation):
+            rows += [(*r, np.mean(reciprocal**2)) for r in orbit(translation, group)]
+    vectors = np.array(rows)
+    orthogonal = np.array(cell.orthogonalization_matrix()).reshape(3, 3)
+    trace = np.sum(vectors[:, 3] * np.sum((vectors[:, :3] @ orthogonal.T) ** 2, axis=1))
+    vectors[:, 3] *= 3 / trace / np.pi**2
+    return vectors
+
+
+@njit(inline="always")
+def _sine_squared(x):
+    """sin^2(pi x), written so that loops over it become vector instructions."""
+    r = x - np.rint(x)
+    t = r * r
+    s = r * (_S0 + t * (_S1 + t * (_S2 + t * (_S3 + t * (_S4 + t * (_S5 + t * (_S6 + t * (_S7 + t * _S8))))))))
+    return s * s
+
+
+@njit(cache=True, error_model="numpy", fastmath={"contract", "nsz"})
+def diffuse_intensity(h, k, l, model, work, out):
+    """Diffuse intensity of points in reciprocal space.
+
+    Parameters
+    ----------
+    h, k, l : ndarray of float64, shape (n,)
+        Fractional Miller indices.
+    model : Diffuse
+        The function.
+    work : ndarray of float64, shape (2, n)
+        Overwritten.
+    out : ndarray of float64, shape (n,)
+        Overwritten with photons / (s sr).
+    """
+    n = h.size
+    amplitude, distance = work[0], work[1]
+    amplitude[:] = model.cloud_constant
+    distance[:] = 0
+    if model.clouds > 0:
+        for j in range(model.cloud_vectors.shape[0]):
+            x, y, z, a = model.cloud_vectors[j]
+            for i in range(n):
+                amplitude[i] += a * (1 - 2 * _sine_squared(h[i] * x + k[i] * y + l[i] * z))
+    if model.halos > 0:
+        for j in range(model.halo_vectors.shape[0]):
+            x, y, z, w = model.halo_vectors[j]
+            for i in range(n):
+                distance[i] += w * _sine_squared(h[i] * x + k[i] * y + l[i] * z)
+    m0, m1, m2, m3, m4, m5 = model.metric
+    for i in range(n):
+        q2 = m0 * h[i] ** 2 + m1 * k[i] ** 2 + m2 * l[i] ** 2 + m3 * h[i] * k[i] + m4 * h[i] * l[i] + m5 * k[i] * l[i]
+        cloud = q2 / model.q0_squared
+        halo = q2 * model.half_b
+        peak = model.width_squared / (distance[i] + model.width_squared)
+        out[i] = model.scale * (
+            model.clouds * cloud * np.exp(1 - cloud) * amplitude[i] ** 2
+            + model.halos * halo * np.exp(1 - halo) * peak**2
+            + model.compton * (1 - np.exp(-q2 / model.q_half_squared))
+        )
+
+
+@njit(cache=True, error_model="numpy")
+def diffuse_image(q, to_hkl, model, out):
+    """Diffuse intensity that pixels see, averaged over several rotations of the crystal.
+
+    Parameters
+    ----------
+    q : ndarray, shape (3, slow, fast)
+        Scattering vectors in the laboratory, 1/A.
+    to_hkl : ndarray, shape (samples, 3, 3)
+        For each rotation the matrix that takes q to (h, k, l).
+    out : ndarray, shape (slow, fast)
+        Overwritten with photons / (s sr).
+    """
+    slow, fast = out.shape
+    block = 256  # of pixels, so that all buffers stay in the fastest cache
+    buffers = np.empty((6, block))
+    for row in range(slow):
+        for start in range(0, fast, block):
+            n = min(block, fast - start)
+            h, k, l, value = buffers[0, :n], buffers[1, :n], buffers[2, :n], buffers[3, :n]
+            target = out[row, start : start + n]
+            target[:] = 0
+            for m in to_hkl:
+                for i in range(n):
+                    x, y, z = q[0, row, start + i], q[1, row, start + i], q[2, row, start + i]
+                    h[i] = m[0, 0] * x + m[0, 1] * y + m[0, 2] * z
+                    k[i] = m[1, 0] * x + m[1, 1] * y + m[1, 2] * z
+                    l[i] = m[2, 0] * x + m[2, 1] * y + m[2, 2] * z
+                diffuse_intensity(h, k, l, model, buffers[4:, :n], value)
+                target += value / len(to_hkl)
+
+
+@njit(cache=True, error_model="numpy")
+def diffuse_voxels(index, ndiv, nodes, weights, model, out):
+    """Mean diffuse intensity over the boxes (index +- 1/2) / ndiv by a product of Gauss-Legendre rules on (-1, 1)."""
+    samples = nodes.size
+    points = samples**3
+    h, k, l, value, share = np.empty(points), np.empty(points), np.empty(points), np.empty(points), np.empty(points)
+    work = np.empty((2, points))
+    for i in range(points):
+        share[i] = weights[i % samples] * weights[i // samples % samples] * weights[i // samples**2] / 8
+    for v in range(out.size):
+        for i in range(points):
+            h[i] = (index[v, 0] + nodes[i % samples] / 2) / ndiv[0]
+            k[i] = (index[v, 1] + nodes[i // samples % samples] / 2) / ndiv[1]
+            l[i] = (index[v, 2] + nodes[i // samples**2] / 2) / ndiv[2]
+        diffuse_intensity(h, k, l, model, work, value)
+        out[v] = np.sum(share * value)

@@ -1,0 +1,237 @@
+"""The simulated experiment: crystal, instrument, and every term of the forward model."""
+
+from __future__ import annotations
+
+from iotbx.phil import parse
+
+phil_scope = parse(
+    """
+photons = 1.0
+  .type = float(value_min=0)
+  .help = "Photons of diffuse scattering that a pixel counts in a frame, on average over the active pixels and the"
+          "frames of the first sweep. Sets the scale of the intensities, the same for all sweeps."
+noise = True
+  .type = bool
+  .help = "Counts with Poisson noise; rounded expectations otherwise."
+seed = 1
+  .type = int(value_min=0)
+  .help = "Seed of everything random: orientations, Bragg intensities, clouds, bad pixels, noise."
+nproc = Auto
+  .type = int(value_min=1)
+  .help = "Processes that make images. The images do not depend on it."
+
+sweeps = 2
+  .type = int(value_min=1)
+  .help = "Number of sweeps."
+frames = 120
+  .type = ints(value_min=1)
+  .help = "Frames of a sweep: one number for all sweeps or one for each."
+exposure = 0.1
+  .type = floats(value_min=1e-6)
+  .help = "Exposure time of a frame in seconds: one for all sweeps or one for each."
+oscillation {
+  start = 0
+    .type = floats
+    .help = "First angle in degrees: one for all sweeps or one for each."
+  width = 0.5
+    .type = floats(value_min=0)
+    .help = "Rotation of a frame in degrees: one for all sweeps or one for each."
+  samples = 2
+    .type = int(value_min=1)
+    .help = "Gauss-Legendre points over a frame's rotation at which the diffuse intensity is taken. (Bragg peaks are"
+            "integrated over the rotation analytically.)"
+}
+
+crystal {
+  unit_cell = 39.5,45.2,51.3,90,90,90
+    .type = unit_cell
+    .help = "Unit cell in Angstrom and degrees."
+  space_group = P212121
+    .type = space_group
+    .help = "Space group: absences of the Bragg peaks, Laue symmetry of everything."
+  orientation = None
+    .type = floats
+    .help = "Euler angles (z, y, z) in degrees of the crystal's U matrix, three for every sweep. Random if not given."
+}
+
+beam {
+  wavelength = 0.9763
+    .type = float(value_min=0.01)
+    .help = "In Angstrom."
+  tilt = 0.05
+    .type = float
+    .help = "Angle in degrees between the beam and the z axis, towards the rotation axis. Image headers know nothing"
+            "of it."
+  polarisation_fraction = 0.999
+    .type = float(value_min=0, value_max=1)
+    .help = "Fraction of the beam that is polarised in the plane of the rotation axis. dxtbx takes 0.999 for such"
+            "images, whatever the header says."
+}
+
+detector {
+  model = 100K *300K 1M 2M 6M custom
+    .type = choice
+    .help = "A Pilatus, modules and gaps included, or one panel without gaps of any size."
+  image_size = 487,619
+    .type = ints(size=2, value_min=1)
+    .help = "Pixels along fast and slow, for model=custom."
+  distance = 100
+    .type = float(value_min=1)
+    .help = "In mm."
+  beam_centre = None
+    .type = floats(size=2)
+    .help = "Where the beam meets the detector, in pixels. A little off the centre if not given."
+  tilt = 0.2,-0.15
+    .type = floats(size=2)
+    .help = "Rotations in degrees of the detector about its fast and slow axes. Image headers know nothing of it."
+  thickness = 0.32
+    .type = float(value_min=0)
+    .help = "Of the silicon sensor, in mm: causes parallax and limits the efficiency. 0: neither, and none in the"
+            "headers."
+  gaps = True
+    .type = bool
+    .help = "Pixels between modules read -1."
+  hot_pixels = 12
+    .type = int(value_min=0)
+    .help = "Number of pixels that count without light."
+  dead_pixels = 12
+    .type = int(value_min=0)
+    .help = "Number of pixels that never count."
+}
+
+beam_stop {
+  radius = 2.5
+    .type = float(value_min=0)
+    .help = "Of its shadow on the detector, in mm. 0: none."
+  arm_width = 1.5
+    .type = float(value_min=0)
+    .help = "Of its arm's shadow, which runs down from the beam, in mm."
+  transmission = 0.02
+    .type = float(value_min=0, value_max=1)
+    .help = "What passes."
+}
+
+header {
+  perturb = True
+    .type = bool
+    .help = "Write headers whose beam centre and distance are a little wrong, as at a beamline."
+  beam_centre_error = 1.6,-1.1
+    .type = floats(size=2)
+    .help = "In pixels."
+  distance_error = 0.25
+    .type = float
+    .help = "In mm."
+}
+
+response {
+  solid_angle = True
+    .type = bool
+    .help = "Every pixel has its own solid angle; otherwise all have that at the foot of the detector's normal."
+  polarisation = True
+    .type = bool
+    .help = "Scattering falls along the polarisation."
+  efficiency = True
+    .type = bool
+    .help = "The sensor stops more of the rays that cross it at an angle."
+  air = True
+    .type = bool
+    .help = "Air (dry, 20 degrees C, 101.325 kPa) between crystal and detector absorbs."
+}
+
+bragg {
+  photons = 4000
+    .type = float(value_min=0)
+    .help = "Mean number of photons in a Bragg reflection of the first sweep near q = 0, where the Lorentz factor is 1."
+            "0: no Bragg peaks."
+  b_factor = 18
+    .type = float(value_min=0.1)
+    .help = "In square Angstrom; intensities fall by exp(-B q^2 / 2)."
+  sigma = 0.0013
+    .type = float(value_min=1e-5)
+    .help = "Standard deviation of a peak, in 1/A."
+  mosaicity = 0.03
+    .type = float(value_min=0)
+    .help = "In degrees; peaks at q widen by it: variance sigma^2 + (mosaicity q)^2."
+}
+halos {
+  strength = 3
+    .type = float(value_min=0)
+    .help = "Height at a Bragg point, at its maximum over q, in units of the clouds' mean at theirs. 0: no halos."
+  width = 0.004
+    .type = float(value_min=1e-4)
+    .help = "Distance in 1/A from a Bragg point at which a halo has fallen to a quarter."
+}
+clouds {
+  strength = 1
+    .type = float(value_min=0)
+    .help = "Mean of the broad clouds at its maximum over q: the unit of the others. 0: no clouds."
+  contrast = 0.8
+    .type = float(value_min=0, value_max=1.4)
+    .help = "Standard deviation of the clouds in a shell of q, in units of their mean there."
+  length = 4,12
+    .type = floats(size=2, value_min=0.1)
+    .help = "Range of the distances in A whose interferences make the clouds."
+  q_peak = 0.3
+    .type = float(value_min=1e-3)
+    .help = "The q in 1/A where the clouds are strongest."
+}
+compton {
+  strength = 0.4
+    .type = float(value_min=0)
+    .help = "Isotropic part at large q, in units of the clouds' mean at its maximum. 0: none."
+  q_half = 0.35
+    .type = float(value_min=1e-3)
+    .help = "The q in 1/A where it has reached half."
+}
+
+b {
+  scale = 1,0.8
+    .type = floats(value_min=1e-6)
+    .help = "Scale of a sweep against the first: one number a sweep; sweeps beyond have the last."
+  variation = 0.15
+    .type = float(value_min=0, value_max=0.9)
+    .help = "Relative amplitude of a wave over the rotation."
+  period = 75
+    .type = float(value_min=0.1)
+    .help = "Of that wave, in degrees."
+  decay = 0.1
+    .type = float(value_min=0)
+    .help = "Loss over a sweep: falls to exp(-decay)."
+}
+a {
+  strength = 0
+    .type = float(value_min=0, value_max=0.3)
+    .help = "Relative amplitude of the absorption in the crystal a(x, y, phi). 0: none."
+}
+c {
+  strength = 0
+    .type = float(value_min=0)
+    .help = "Maximum of the excess isotropic background c(q, phi), in units of the clouds' mean at its"
+            "maximum. 0: none."
+}
+d {
+  strength = 0
+    .type = float(value_min=0, value_max=0.3)
+    .help = "Relative amplitude of the detector's response d(x, y). 0: none."
+}
+
+background {
+  photons = 0.3
+    .type = float(value_min=0)
+    .help = "Photons of the air's scattering that a pixel counts in a frame of the first sweep, on average over the"
+            "active pixels. 0: none."
+  q_fall = 0.2
+    .type = float(value_min=1e-3)
+    .help = "The q in 1/A over which it falls."
+  variation = 0
+    .type = float(value_min=0, value_max=0.9)
+    .help = "Relative amplitude of its wave over the rotation (period 360 degrees), in crystal and background images."
+  images = 10
+    .type = int(value_min=0)
+    .help = "Number of images without the crystal; together they rotate through the first sweep's range."
+  exposure = 1
+    .type = float(value_min=1e-6)
+    .help = "Exposure time of each in seconds."
+}
+"""
+)
