@@ -27,12 +27,5 @@ setup(
         "console_scripts": [f"dials.{name} = dials_diffuse.command_line.{name}:run" for name in programs],
         "libtbx.dispatcher.script": [f"dials.{name} = dials.{name}" for name in programs],
         "dxtbx.scaling_model_ext": ["diffuse = dials_diffuse.algorithms.scaling.model:DiffuseScalingModel"],
-        "dials_diffuse.correction": [
-            "solid_angle = dials_diffuse.algorithms.correction.solid_angle:SolidAngle",
-            "polarisation = dials_diffuse.algorithms.correction.polarisation:Polarisation",
-            "detector_efficiency = dials_diffuse.algorithms.correction.detector_efficiency:DetectorEfficiency",
-            "air_attenuation = dials_diffuse.algorithms.correction.air_attenuation:AirAttenuation",
-            "lorentz = dials_diffuse.algorithms.correction.lorentz:Lorentz",
-        ],
     },
 )

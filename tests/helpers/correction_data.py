@@ -58,7 +58,8 @@ def make_experiment(number: int = 0, detector: Detector | None = None, n_frames:
     """A rotation experiment at 0.7 Angstrom, its beam a little off -z and partly polarised along a tilted normal."""
     beam = Beam((0.02, -0.01, 1.0), 0.7 + 0.1 * number)
     beam.set_polarization_fraction(0.93)
-    beam.set_polarization_normal(tuple(np.cross(beam.get_s0(), (1, 0.1, 0))))
+    normal = np.cross(beam.get_unit_s0(), (1, 0.1, 0))
+    beam.set_polarization_normal(tuple(normal / np.linalg.norm(normal)))
     return Experiment(
         identifier=f"sweep-{number}",
         beam=beam,

@@ -1,0 +1,348 @@
+"""The background without crystal: a map of the rate in every pixel, from images of any number and exposure."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import libtbx.phil
+import numpy as np
+from dials.util import Sorry
+from dxtbx.model import Detector, Experiment
+from dxtbx.model.experiment_list import ExperimentList
+from scipy.ndimage import uniform_filter
+from scipy.special import betainc
+from tqdm import tqdm
+
+from dials_diffuse.algorithms.masking.mask_file import PixelMask, read_mask
+from dials_diffuse.images import dynamic_mask, exposure_times, frame_arrays, static_mask, trusted_limits
+
+logger = logging.getLogger("dials.diffuse.correction")
+
+#: A pixel is left out where it counts this many times more (or less) than its neighbours, ...
+OUTLIER_RATIO = 2.0
+#: ... unless chance explains it with more than this probability.
+OUTLIER_PROBABILITY = 1e-7
+#: Its neighbours: a box of this half-width in pixels.
+OUTLIER_HALF_WIDTH = 2
+
+
+@dataclass
+class BackgroundMap:
+    """Smoothed rate of the background in every pixel, in bins of rotation.
+
+    Attributes
+    ----------
+    rate, variance : list (over bins) of list (over panels) of ndarray, shape (slow, fast), float32
+        Photons per pixel and second, and the variance; NaN where no pixel of the neighbourhood measured. The errors of
+        neighbouring pixels are correlated over the width of the box.
+    edges : ndarray, shape (bins + 1,), float
+        Borders of the bins in radians of rotation, increasing; not used with a single bin.
+    """
+
+    rate: list[list[np.ndarray]]
+    variance: list[list[np.ndarray]]
+    edges: np.ndarray
+
+    def at(self, panel: int, x: np.ndarray, y: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rate and variance at positions on one panel.
+
+        Parameters
+        ----------
+        panel : int
+        x, y : ndarray, shape (n,)
+            In pixels, centres at halves.
+        angle : ndarray, shape (n,)
+            Rotation in radians; whole turns make no difference.
+
+        Returns
+        -------
+        rate, variance : ndarray, shape (n,), float64
+            Photons per pixel and second, and its square.
+
+        Raises
+        ------
+        Sorry
+            If an angle is outside the bins.
+        """
+        bins = self.bin(angle)
+        rate, variance = np.empty(len(x)), np.empty(len(x))
+        for index in np.unique(bins):
+            rows = bins == index
+            rates = self.rate[index][panel]
+            line = np.clip(y[rows].astype(int), 0, rates.shape[0] - 1)
+            column = np.clip(x[rows].astype(int), 0, rates.shape[1] - 1)
+            rate[rows] = rates[line, column]
+            variance[rows] = self.variance[index][panel][line, column]
+        return rate, variance
+
+    def bin(self, angle: np.ndarray) -> np.ndarray:
+        """Bins, int, of rotation angles, both of shape (n,); Sorry if one is outside the bins."""
+        if len(self.rate) == 1:
+            return np.zeros(len(angle), dtype=int)
+        tolerance = 1e-6
+        within = np.mod(angle - self.edges[0] + tolerance, 2 * np.pi) + self.edges[0] - tolerance
+        if (within > self.edges[-1] + tolerance).any():
+            raise Sorry(
+                "The background images do not cover the rotation range of the data: take "
+                "background_model.rotation_bins=1."
+            )
+        return np.searchsorted(self.edges[1:-1], within, side="right")
+
+    def scaled(self, factor: float) -> BackgroundMap:
+        """The map multiplied by a factor."""
+        return BackgroundMap(
+            [[rate * np.float32(factor) for rate in panels] for panels in self.rate],
+            [[variance * np.float32(factor**2) for variance in panels] for panels in self.variance],
+            self.edges,
+        )
+
+
+def sum_frames(
+    frames: Iterable[tuple[list[np.ndarray], list[np.ndarray], float]],
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Sum of background images, taken one at a time.
+
+    Parameters
+    ----------
+    frames : iterable of (counts, valid, exposure)
+        Photons (float) and which pixels measured (bool), both lists of arrays of shape (slow, fast), one a panel, and
+        the exposure time in seconds.
+
+    Returns
+    -------
+    list of (counts, seconds)
+        One pair of arrays a panel, float: photons, and the time for which each pixel measured.
+    """
+    sums: list[tuple[np.ndarray, np.ndarray]] = []
+    for counts, valid, exposure in frames:
+        sums = sums or [(np.zeros(panel.shape), np.zeros(panel.shape)) for panel in counts]
+        for (total, seconds), panel, mask in zip(sums, counts, valid):
+            np.add(total, panel, out=total, where=mask)
+            np.add(seconds, exposure, out=seconds, where=mask)
+    return sums
+
+
+def smooth_rate(counts: np.ndarray, seconds: np.ndarray, half_width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Local mean of the rate over a box of pixels, hot and dead ones left out.
+
+    The mean over a box is the sum of its counts over the sum of its seconds, an unbiased estimate at any level (zeros
+    count) and, since the box is symmetric, under any linear trend away from borders and gaps. Its variance is
+    sum of counts / (sum of seconds)^2 by Poisson's law, with at least one count, so that a box without counts is not
+    taken for exact.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (slow, fast), float
+        Photons summed over frames.
+    seconds : ndarray, shape (slow, fast), float
+        Time for which each pixel measured; 0 where it never did.
+    half_width : int
+        The box has 2 half_width + 1 pixels a side.
+
+    Returns
+    -------
+    rate, variance : ndarray, shape (slow, fast), float
+        Photons per pixel and second, and its square; NaN where the box has no measurement.
+    """
+    good = (seconds > 0) & ~find_outliers(counts, seconds)
+    total = box_sum(np.where(good, counts, 0.0), half_width)
+    time = box_sum(np.where(good, seconds, 0.0), half_width)
+    measured = time > 0.5 * seconds.min(where=good, initial=np.inf)  # a running sum of zeros may end in 1e-16
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = np.where(measured, total / time, np.nan)
+        variance = np.where(measured, np.maximum(total, 1.0) / time**2, np.nan)
+    return rate, variance
+
+
+def find_outliers(counts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
+    """Pixels whose rate is significantly more than twice, or less than half, that of their neighbours.
+
+    Two Poisson rates are compared given the sum of their counts, which makes one of them binomial: exact at any level,
+    and without an assumption on the neighbours' true rate. Source: Przyborowski & Wilenski, Biometrika 31 (1940) 313.
+
+    Parameters
+    ----------
+    counts, seconds : ndarray, shape (slow, fast)
+        As in :func:`smooth_rate`.
+
+    Returns
+    -------
+    ndarray, shape (slow, fast), bool
+    """
+    bad = np.zeros(counts.shape, dtype=bool)
+    for _ in range(5):  # a very hot pixel hides its less hot neighbours
+        hot = _deviates(counts, seconds, bad, OUTLIER_RATIO)
+        bad |= hot
+        if not hot.any():
+            break
+    return bad | _deviates(counts, seconds, bad, 1 / OUTLIER_RATIO)
+
+
+def _deviates(counts: np.ndarray, seconds: np.ndarray, bad: np.ndarray, ratio: float) -> np.ndarray:
+    """Pixels whose rate is significantly beyond ``ratio`` times that of their neighbours, on the side away from 1."""
+    own = np.where(bad, 0.0, np.maximum(counts, 0))
+    time = np.where(bad, 0.0, seconds)
+    others = np.maximum(box_sum(own, OUTLIER_HALF_WIDTH) - own, 0)
+    others_time = box_sum(time, OUTLIER_HALF_WIDTH) - time
+    excess = own * others_time - ratio * others * time
+    candidates = (time > 0) & (others_time > 0.5 * time) & (excess > 0 if ratio > 1 else excess < 0)
+    k, rest = np.maximum(own[candidates], 1e-9), np.maximum(others[candidates], 1e-9)
+    share = ratio * time[candidates] / (ratio * time[candidates] + others_time[candidates])
+    # X binomial: P(X >= k) on the high side, P(X <= k) on the low side, as incomplete beta functions
+    probability = betainc(k, rest + 1, share) if ratio > 1 else betainc(rest, k + 1, 1 - share)
+    result = np.zeros(counts.shape, dtype=bool)
+    result[candidates] = probability < OUTLIER_PROBABILITY
+    return result
+
+
+def box_sum(image: np.ndarray, half_width: int) -> np.ndarray:
+    """Sum over a box of 2 half_width + 1 pixels a side round each pixel; what lies outside the image counts as zero."""
+    size = 2 * half_width + 1
+    return np.maximum(uniform_filter(image, size, mode="constant"), 0.0) * size**2
+
+
+def background_maps(experiments: Iterable[Experiment], params: libtbx.phil.scope_extract) -> list[BackgroundMap] | None:
+    """The background of every experiment.
+
+    Parameters
+    ----------
+    experiments : iterable of Experiment
+        Of the crystal.
+    params : libtbx.phil.scope_extract
+        Of :data:`dials_diffuse.phil_scope.correct.phil_scope`: ``background``, ``background_model``.
+
+    Returns
+    -------
+    list of BackgroundMap or None
+        One an experiment, the factor ``background_model.scale`` included; None if no background is given.
+
+    Raises
+    ------
+    Sorry
+        If a file cannot be read, or does not belong to the experiments.
+    """
+    experiments = list(experiments)
+    backgrounds = [(name, experiment) for name in params.background if name for experiment in _load(name)]
+    if not backgrounds:
+        return None
+    if len(backgrounds) not in (1, len(experiments)):
+        raise Sorry(
+            f"There are {len(backgrounds)} background experiments for {len(experiments)} experiments: give one for "
+            "all, or one for each in their order."
+        )
+    scales = params.background_model.scale
+    if len(scales) not in (1, len(backgrounds)):
+        raise Sorry(f"background_model.scale has {len(scales)} values for {len(backgrounds)} background experiments.")
+    for i, experiment in enumerate(experiments):
+        name, background = backgrounds[i if len(backgrounds) > 1 else 0]
+        check_same_pixels(experiment.detector, background.detector, name)
+        if (exposure_times(experiment) is None) != (exposure_times(background) is None):
+            logger.warning(
+                "The exposure times of experiment %d and of %s cannot be compared (one of them is unknown and taken as "
+                "1 s a frame): give their ratio by background_model.scale.",
+                i,
+                name,
+            )
+    scales = list(scales) * (len(backgrounds) // len(scales))
+    maps = [
+        measure_background(experiment, params.background_model, name).scaled(scale)
+        for (name, experiment), scale in zip(backgrounds, scales)
+    ]
+    return maps if len(maps) > 1 else maps * len(experiments)
+
+
+def check_same_pixels(detector: Detector, background: Detector, name: str) -> None:
+    """Raise Sorry unless two detectors have the same panels with the same numbers of pixels."""
+    sizes = [panel.get_image_size() for panel in detector]
+    if sizes != [panel.get_image_size() for panel in background]:
+        raise Sorry(
+            f"The background images of {name} are not from the detector of the data: {_describe(background)} and "
+            f"{_describe(detector)}. Give images of the same detector."
+        )
+
+
+def _describe(detector: Detector) -> str:
+    count = len(detector)
+    return f"{count} panel{'s' * (count > 1)} of {' x '.join(map(str, detector[0].get_image_size()))} pixels"
+
+
+def _load(name: str | os.PathLike) -> list[Experiment]:
+    """Experiments of a background file, with their images."""
+    try:
+        experiments = list(ExperimentList.from_file(os.fspath(name), check_format=True))
+    except Exception as error:  # no such file, not an experiment list, images that have gone
+        raise Sorry(f"The background {name} cannot be read: {error}. Give an .expt file of dials.import.") from error
+    if not experiments or any(experiment.imageset is None for experiment in experiments):
+        raise Sorry(f"The background {name} holds no images: give an .expt file of dials.import.")
+    return experiments
+
+
+def measure_background(experiment: Experiment, params: libtbx.phil.scope_extract, name: str) -> BackgroundMap:
+    """The background of one series of images.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        With the images, no crystal needed.
+    params : libtbx.phil.scope_extract
+        ``background_model``: ``half_width``, ``rotation_bins``, ``mask``.
+    name : str
+        Of the file, for messages.
+
+    Raises
+    ------
+    Sorry
+        If an image or the mask cannot be read, or there is no rotation to be divided into bins.
+    """
+    bins, count, scan = params.rotation_bins, len(experiment.imageset), experiment.scan
+    if bins > 1 and (scan is None or scan.is_still()):
+        raise Sorry(f"The background images of {name} have no rotation: use background_model.rotation_bins=1.")
+    if bins > count:
+        raise Sorry(f"background_model.rotation_bins={bins}, but {name} holds only {count} images: use fewer bins.")
+    borders = np.linspace(0, count, bins + 1).round().astype(int)
+    mask = None if params.mask is None else read_mask(params.mask, experiment.detector)
+    rates, variances = [], []
+    with tqdm(total=count, desc="Background", unit="image", disable=None, leave=False) as progress:
+        for begin, end in zip(borders[:-1], borders[1:]):
+            maps = [
+                smooth_rate(*sums, params.half_width)
+                for sums in sum_frames(_frames(experiment, int(begin), int(end), mask))
+            ]
+            rates.append([rate.astype(np.float32) for rate, _ in maps])
+            variances.append([variance.astype(np.float32) for _, variance in maps])
+            progress.update(end - begin)
+    means = [np.nanmean(np.concatenate([panel.ravel() for panel in panels])) for panels in rates]
+    logger.info("Background of %s: %d images, mean rate %.4g photons per pixel and second", name, count, np.mean(means))
+    if bins == 1:
+        return BackgroundMap(rates, variances, np.array([-np.inf, np.inf]))
+    first, width = scan.get_oscillation(deg=False)
+    edges = first + borders * width
+    return (
+        BackgroundMap(rates, variances, edges)
+        if width > 0
+        else BackgroundMap(rates[::-1], variances[::-1], edges[::-1])
+    )
+
+
+def _frames(
+    experiment: Experiment, begin: int, end: int, mask: PixelMask | None
+) -> Iterator[tuple[list[np.ndarray], list[np.ndarray], float]]:
+    """Images one by one, as :func:`sum_frames` takes them: photons = (ADU - pedestal) / gain; masked by the format, the
+    trusted range, the goniometer's shadow and the given mask."""
+    imageset, detector = experiment.imageset, experiment.detector
+    exposures = exposure_times(experiment)
+    static = static_mask(imageset)
+    if mask is not None:
+        static = [good & given for good, given in zip(static, mask)]
+    for i in range(begin, end):
+        raw = frame_arrays(imageset, i)
+        shadow = dynamic_mask(imageset, experiment, i) or [True] * len(detector)
+        counts, valid = [], []
+        for panel, values, good, lit in zip(detector, raw, static, shadow):
+            lowest, highest = trusted_limits(panel, values.dtype)
+            counts.append((values - panel.get_pedestal()) / panel.get_gain())
+            valid.append((values >= lowest) & (values <= highest) & good & lit)
+        yield counts, valid, 1.0 if exposures is None else float(exposures[i])

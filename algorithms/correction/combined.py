@@ -1,0 +1,106 @@
+"""All corrections together: the built-in ones and those of other packages."""
+
+from __future__ import annotations
+
+import libtbx.phil
+import numpy as np
+from dials.util import Sorry
+
+from dials_diffuse.algorithms.correction.air_attenuation import AirAttenuation
+from dials_diffuse.algorithms.correction.detector_efficiency import DetectorEfficiency
+from dials_diffuse.algorithms.correction.geometry import PixelGeometry
+from dials_diffuse.algorithms.correction.lorentz import Lorentz
+from dials_diffuse.algorithms.correction.model import CorrectionModel
+from dials_diffuse.algorithms.correction.polarisation import Polarisation
+from dials_diffuse.algorithms.correction.solid_angle import SolidAngle
+from dials_diffuse.plugins import load_plugins
+
+BUILT_IN = (SolidAngle, Polarisation, DetectorEfficiency, AirAttenuation, Lorentz)
+
+#: Entry points of this group add corrections: see docs/extending.md.
+PLUGIN_GROUP = "dials_diffuse.correction"
+
+
+def correction_models() -> dict[str, type[CorrectionModel]]:
+    """Classes of all corrections by name: the built-in ones, then plug-ins in alphabetical order.
+
+    Raises
+    ------
+    Sorry
+        If a plug-in cannot be loaded, is not a CorrectionModel with a ``use`` switch, or takes another's name.
+    """
+    models: dict[str, type[CorrectionModel]] = {model.name: model for model in BUILT_IN}
+    for entry, model in load_plugins(PLUGIN_GROUP).items():
+        if not (isinstance(model, type) and issubclass(model, CorrectionModel)):
+            raise Sorry(f"The plug-in {entry} of the group {PLUGIN_GROUP} is not a CorrectionModel.")
+        if not hasattr(model.phil_scope.extract(), "use"):
+            raise Sorry(f"The phil_scope of the plug-in {entry} of the group {PLUGIN_GROUP} has no `use`.")
+        if models.setdefault(model.name, model) is not model:
+            raise Sorry(f"The plug-in {entry} of the group {PLUGIN_GROUP}: there is a correction {model.name} already.")
+    return models
+
+
+def correction_scope() -> libtbx.phil.scope:
+    """The PHIL scope ``correction``, with one scope for every correction."""
+    scopes = [model.phil_scope.customized_copy(name=name) for name, model in correction_models().items()]
+    return libtbx.phil.scope(name="", objects=[libtbx.phil.scope(name="correction", objects=scopes)])
+
+
+class CombinedCorrection:
+    """The product of all corrections that are switched on.
+
+    Parameters
+    ----------
+    params : libtbx.phil.scope_extract
+        Values of the scope ``correction`` of :func:`correction_scope`.
+
+    Attributes
+    ----------
+    models : list of CorrectionModel
+        Those in use.
+    """
+
+    def __init__(self, params: libtbx.phil.scope_extract) -> None:
+        classes = correction_models()
+        self.models = [model(getattr(params, name)) for name, model in classes.items() if getattr(params, name).use]
+        self._seen: dict[str, list[tuple[float, float, float, int]]] = {model.name: [] for model in self.models}
+
+    def factor(self, geometry: PixelGeometry) -> np.ndarray:
+        """The product of the factors at positions on one panel of one experiment.
+
+        Returns
+        -------
+        ndarray, shape (n,), float
+            Finite and positive; with the solid angle in use, in steradian.
+
+        Raises
+        ------
+        Sorry
+            If a correction gives anything but one finite, positive number a position.
+        """
+        product = np.ones(len(geometry.xyz))
+        for model in self.models:
+            factor = np.asarray(model.factor(geometry))
+            if factor.shape != product.shape:
+                raise Sorry(f"The correction {model.name} gives {factor.shape} values for {len(product)} positions.")
+            if bad := np.count_nonzero(~(np.isfinite(factor) & (factor > 0))):
+                raise Sorry(
+                    f"The correction {model.name} is zero, negative or infinite for {bad} observations on panel "
+                    f"{geometry.panel_index}: check the geometry, or switch it off (correction.{model.name}.use=False)."
+                )
+            if len(factor):
+                self._seen[model.name].append((factor.min(), factor.sum(), factor.max(), len(factor)))
+            product *= factor
+        return product
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Minimum, mean and maximum of each factor over all positions so far, by the correction's name."""
+        return {
+            name: {
+                "minimum": float(min(part[0] for part in parts)),
+                "mean": float(sum(part[1] for part in parts) / sum(part[3] for part in parts)),
+                "maximum": float(max(part[2] for part in parts)),
+            }
+            for name, parts in self._seen.items()
+            if parts
+        }

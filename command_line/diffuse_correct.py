@@ -1,0 +1,70 @@
+"""dials.diffuse_correct: from counts to intensities."""
+
+from __future__ import annotations
+
+import json
+
+from dials_diffuse.output import whole_files
+from dials_diffuse.program import finish, handled_errors, start
+from dials_diffuse.provenance import hash_file
+
+help_message = """
+Divides the counts of every observation by the exposure and by what geometry, beam and detector do to them (solid angle,
+polarisation, efficiency of the sensor, attenuation in air), subtracts the background of images taken without a crystal,
+and gives every observation an intensity and a variance.
+
+Examples::
+
+  dials.diffuse_correct extracted.expt extracted.refl
+
+  dials.diffuse_correct extracted.expt extracted.refl background=background.expt
+
+  dials.diffuse_correct extracted.expt extracted.refl correction.air_attenuation.use=False
+"""
+
+phil = """
+include scope dials_diffuse.phil_scope.correct.phil_scope
+output {
+  experiments = corrected.expt
+    .type = path
+    .help = "Experiments."
+  reflections = corrected.refl
+    .type = path
+    .help = "Observations with their intensities."
+  json = corrected.json
+    .type = path
+    .help = "Minimum, mean and maximum of every correction, and the photons and background of every experiment."
+  log = dials.diffuse_correct.log
+    .type = path
+    .help = "Log."
+}
+"""
+
+
+def run(args: list[str] | None = None) -> None:
+    """Run the program."""
+    with handled_errors():
+        from iotbx.phil import parse
+
+        scope = parse(phil, process_includes=True)  # here because a broken plug-in raises Sorry
+        session = start("dials.diffuse_correct", help_message, scope, args, check_format=False)
+        if session is None:
+            return
+        from dials_diffuse.algorithms.correction.combined import CombinedCorrection
+        from dials_diffuse.algorithms.correction.correct import correct, report
+        from dials_diffuse.dataset import Dataset
+
+        params, output = session.params, session.params.output
+        dataset = Dataset.from_session(session, "dials.diffuse_extract", ("counts", "exposure", "xyzobs.px.value"))
+        corrections = CombinedCorrection(params.correction)
+        correct(dataset, params, corrections)
+        summary = report(dataset, corrections)
+        session.record.inputs.update({name: hash_file(name) for name in params.background if name})
+        dataset.write(output.experiments, output.reflections)
+        with whole_files(output.json) as (part,):
+            part.write_text(json.dumps(summary, indent=1))
+        finish(output.experiments, output.reflections, output.json)
+
+
+if __name__ == "__main__":
+    run()
