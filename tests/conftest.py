@@ -1,0 +1,48 @@
+"""Fixtures that many tests share. Whatever is slow to make is made once a test session, also under pytest-xdist."""
+
+from __future__ import annotations
+
+import dials_diffuse  # noqa: F401, I001  sets LIBTBX_BUILD before anything of cctbx is imported
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+SNASE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snase"
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """``make_once(name, make)``: the folder that ``make(folder)`` filled, by whichever test process came first."""
+    root = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        root = root.parent
+
+    def once(name: str, make: Callable[[Path], None]) -> Path:
+        folder = root / f"made-{name}"
+        with open(root / f"made-{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / ".complete").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                (folder / ".complete").touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture
+def snase(tmp_path, monkeypatch) -> Path:
+    """A folder with the real experiment: refined.expt, refined.refl, images; the working directory of the test."""
+    if not SNASE.is_dir():
+        pytest.skip("the real images in ../shared/data/snase are not here")
+    for name in ("refined.expt", "refined.refl"):
+        shutil.copyfile(SNASE / name, tmp_path / name)
+    (tmp_path / "images").symlink_to(SNASE / "images")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
