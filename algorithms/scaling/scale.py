@@ -8,6 +8,7 @@ import libtbx.phil
 import numpy as np
 from dials.array_family import flex
 from dials.util import tabulate
+from dxtbx import flumpy
 
 from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
@@ -44,9 +45,9 @@ def scale(dataset: Dataset, params: libtbx.phil.scope_extract) -> dict:
         experiment.scaling_model = DiffuseScalingModel.for_experiment(experiment, params.scaling.scale_interval)
     scaler = MultiBatchScaler(observations, dataset.experiments, dataset.grid, params.scaling)
     scaler.fit()
-    factors = np.ones(len(dataset.observations))
-    factors[observations.rows] = scaler.scales(observations)
-    dataset.observations["inverse_scale_factor"] = flex.double(factors)
+    table = dataset.observations
+    frame = flumpy.to_numpy(table["xyzobs.px.value"].parts()[2])
+    table["inverse_scale_factor"] = flex.double(scaler.scales(flumpy.to_numpy(table["id"]), frame))
     return _report(scaler)
 
 

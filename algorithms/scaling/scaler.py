@@ -46,7 +46,7 @@ INITIAL_SMOOTHNESS = 0.05
 #: Looseness of the restraint of each sweep's mean to 1, relative to the mean.
 MEAN_LOOSENESS = 10.0
 #: Tightness of the gauge (mean b of the reference sweep is 1); made exact after each step.
-GAUGE = 1e5
+GAUGE = 1e4
 #: Steps of expectation and maximisation for the smoothness in a cycle, at most.
 EM_STEPS = 100
 
@@ -103,9 +103,9 @@ class MultiBatchScaler:
         self.covariance = np.zeros((len(self.parameters),) * 2)
         self.smoothness = INITIAL_SMOOTHNESS if self.params.smoothness is libtbx.Auto else self.params.smoothness
 
-    def scales(self, observations: GroupedObservations) -> np.ndarray:
-        """b of each observation, shape (n,)."""
-        return (self._table @ self.parameters)[self._rows(observations)]
+    def scales(self, experiment: np.ndarray, frame: np.ndarray) -> np.ndarray:
+        """b of observations, shape (n,), from their experiments and positions (array index units), shape (n,) each."""
+        return (self._table @ self.parameters)[self._rows(experiment, frame)]
 
     def curve(self, experiment: int) -> np.ndarray:
         """b of an experiment at equal steps of rotation over its scan."""
@@ -130,7 +130,7 @@ class MultiBatchScaler:
     def _refine(self, observations: GroupedObservations) -> None:
         """Cycles of merging and fitting until chi-squared stays the same."""
         q = self.grid.q(observations.voxels)
-        rows = self._rows(observations)
+        rows = self._rows(observations.experiment, observations.frame)
         logger.info(
             "Scaling on %d observations of %d voxels that were observed more than once, %d parameters",
             len(observations.rows),
@@ -189,42 +189,47 @@ class MultiBatchScaler:
     def _step(self, normal: np.ndarray, gradient: np.ndarray) -> None:
         """Solve for new parameters, finding the smoothness on the way.
 
-        Restraints are rows of a matrix with a target each, in units of their standard deviations.
+        The rows of the restraints' matrices are in units of their standard deviations. Shifts are solved for, not
+        parameters, for the tight gauge would drown the loose restraints in rounding otherwise.
         """
         means = self._mean @ self.parameters
         loose = self._mean / (MEAN_LOOSENESS * means)[:, None]
-        gauge = GAUGE * self._mean[self._reference]
+        gauge = GAUGE * self._mean[self._reference]  # its target is met before the step already
         left = normal + loose.T @ loose + np.outer(gauge, gauge)
-        right = normal @ self.parameters + gradient + loose.T @ (1 / (MEAN_LOOSENESS * means)) + GAUGE * gauge
-        differences = self._differences(means)
+        right = gradient + loose.T @ ((1 - means) / (MEAN_LOOSENESS * means))
+        change, jacobian = self._changes(means)
         for _ in range(EM_STEPS):
-            self.covariance = np.linalg.inv(left + differences.T @ differences / self.smoothness**2)
-            found = self.covariance @ right
-            if self.params.smoothness is not libtbx.Auto or len(differences) == 0:
+            self.covariance = np.linalg.inv(left + jacobian.T @ jacobian / self.smoothness**2)
+            shift = self.covariance @ (right - jacobian.T @ change / self.smoothness**2)
+            if self.params.smoothness is not libtbx.Auto or len(change) == 0:
                 break
-            walk = (differences @ found) ** 2 + np.einsum("ij,jk,ik->i", differences, self.covariance, differences)
+            walk = (change + jacobian @ shift) ** 2 + np.einsum("ij,jk,ik->i", jacobian, self.covariance, jacobian)
             last, self.smoothness = self.smoothness, float(np.sqrt(walk.mean()))
             if abs(self.smoothness / last - 1) < 1e-3:
                 break
-        found = np.maximum(found, 0.2 * self.parameters)  # b stays positive, come what may
+        found = np.maximum(self.parameters + shift, 0.2 * self.parameters)  # b stays positive, come what may
         self.parameters = found / (self._mean[self._reference] @ found)
 
-    def _differences(self, means: np.ndarray) -> np.ndarray:
-        """Changes from knot to knot, relative to each sweep's mean, as functions of all parameters."""
-        blocks = []
-        for part, mean in zip(self._slices, means):
-            size = part.stop - part.start
-            block = np.zeros((size - 1, len(self.parameters)))
-            block[:, part] = np.diff(np.eye(size), axis=0) / mean
-            blocks.append(block)
-        return np.concatenate(blocks)
+    def _changes(self, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Changes from knot to knot relative to each sweep's mean, and their derivatives by all parameters.
 
-    def _rows(self, observations: GroupedObservations) -> np.ndarray:
+        The derivative of the mean is in them: else the restraint would draw a whole sweep towards 0.
+        """
+        changes, jacobians = [np.empty(0)], [np.empty((0, len(self.parameters)))]
+        for i, (part, mean) in enumerate(zip(self._slices, means)):
+            change = np.diff(self.parameters[part]) / mean
+            jacobian = -np.outer(change, self._mean[i])
+            jacobian[:, part] += np.diff(np.eye(part.stop - part.start), axis=0)
+            changes.append(change)
+            jacobians.append(jacobian / mean)
+        return np.concatenate(changes), np.concatenate(jacobians)
+
+    def _rows(self, experiment: np.ndarray, frame: np.ndarray) -> np.ndarray:
         """Row of the table of basis functions for each observation, int32, shape (n,)."""
-        rows = np.empty(len(observations.rows), dtype=np.int32)
+        rows = np.empty(len(frame), dtype=np.int32)
         for i, model in enumerate(self.models):
-            chosen = observations.experiment == i
-            x = model.knots(observations.frame[chosen])
+            chosen = experiment == i
+            x = model.knots(frame[chosen])
             rows[chosen] = model.components["scale"].table_row(x) + self._first_row[i]
         return rows
 
