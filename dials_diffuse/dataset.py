@@ -161,8 +161,8 @@ def models_and_reflections(session: Session) -> tuple[ExperimentList, flex.refle
             identifiers = {0: experiments[0].identifier}
         if not identifiers or not set(identifiers.values()) <= set(numbers):
             raise Sorry(
-                f"{name} holds reflections of other experiments than {', '.join(session.experiment_files)}: give the .refl "
-                "file that was written together with the .expt file."
+                f"{name} holds reflections of other experiments than {', '.join(session.experiment_files)}: give the "
+                ".refl file that was written together with the .expt file."
             )
         renumbered = flex.int(len(table), -1)
         for old, identifier in identifiers.items():
@@ -205,8 +205,8 @@ def _table_of(experiments: ExperimentList, tables: dict[str, flex.reflection_tab
         if set(table.experiment_identifiers().values()) == identifiers:
             return name
     raise Sorry(
-        f"None of {', '.join(tables) or 'the reflection files'} belongs to {expt}: their experiment identifiers differ. "
-        "Give the files that one program wrote together."
+        f"None of {', '.join(tables) or 'the reflection files'} belongs to {expt}: their experiment identifiers "
+        "differ. Give the files that one program wrote together."
     )
 
 

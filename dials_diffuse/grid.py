@@ -69,7 +69,7 @@ class GlobalGrid:
             Each with a crystal. The reference cell is the mean of their cells (constrained to the space group) unless
             ``params.grid.unit_cell`` is set.
         params : libtbx.phil.scope_extract
-            With :data:`dials_diffuse.phil_scope.grid.phil_scope`: ``grid`` and ``d_min`` (the detectors' reach if None).
+            Of :data:`dials_diffuse.phil_scope.grid.phil_scope`: ``grid``, and ``d_min`` (the detectors' reach if None).
 
         Raises
         ------
@@ -235,7 +235,7 @@ class GlobalGrid:
     def as_phil(self) -> str:
         """As PHIL text that asks for this very grid."""
         cell = ",".join(repr(value) for value in self.unit_cell.parameters())
-        hall = self.space_group.type().hall_symbol().strip()
+        hall = self.space_group.type().hall_symbol().strip().replace('"', '\\"')
         ndiv = ",".join(map(str, self.ndiv))
         return f"""grid {{
   unit_cell = {cell}

@@ -1,7 +1,7 @@
 """What every program does before and after its work: arguments, log, errors, provenance.
 
-A program file in ``command_line`` holds its help, its PHIL scope and a ``run`` that calls :func:`start`, one function of
-``algorithms`` and :func:`finish`.
+A program file in ``command_line`` holds its help, its PHIL scope and a ``run`` that calls :func:`start`, one function
+of ``algorithms`` and :func:`finish`.
 """
 
 from __future__ import annotations

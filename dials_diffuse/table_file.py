@@ -14,8 +14,8 @@ from dials.util import Sorry
 
 Columns = dict[str, np.ndarray]
 
-#: Names that DIALS gives to column types in .refl files (dials/array_family/boost_python/reflection_table_msgpack_adapter.h)
-#: by numpy's kind, size and the length of a row.
+#: Names that DIALS gives to column types in .refl files, by numpy's kind, size and the length of a row
+#: (dials/array_family/reflection_table_msgpack_adapter.h).
 TYPE_NAMES = {
     ("b", 1, 1): "bool",
     ("i", 4, 1): "int",
@@ -105,7 +105,7 @@ class TableParts:
                 type_name = TYPE_NAMES[first.dtype.kind, first.dtype.itemsize, width]
                 handle.write(packer.pack(name) + packer.pack_array_header(2) + packer.pack(type_name))
                 handle.write(packer.pack_array_header(2) + packer.pack(self.rows))
-                handle.write(b"\xc6" + struct.pack(">I", size))
+                handle.write(_binary_header(size))
                 for values in self.column(name):
                     handle.write(memoryview(values).cast("B"))
 
@@ -116,3 +116,12 @@ class TableParts:
         table = flex.reflection_table.from_file(os.fspath(path))
         path.unlink()
         return table
+
+
+def _binary_header(size: int) -> bytes:
+    """Head of a run of bytes in MessagePack, as short as its length allows."""
+    if size < 2**8:
+        return struct.pack(">BB", 0xC4, size)
+    if size < 2**16:
+        return struct.pack(">BH", 0xC5, size)
+    return struct.pack(">BI", 0xC6, size)

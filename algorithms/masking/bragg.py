@@ -141,7 +141,7 @@ def bragg_mask(
     Sorry
         If the strategy lacks reflections or its file.
     """
-    if params.mode == "none":
+    if params.mode in (None, "none"):  # PHIL reads the word as None
         return BraggMask()
     if params.mode == "file":
         if params.file is None:
