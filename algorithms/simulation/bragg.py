@@ -160,42 +160,52 @@ def add_bragg(q, frame, model, out):
         Photons / (s sr), added to.
     """
     slow, fast = out.shape
-    k0 = math.sqrt(frame.s0 @ frame.s0)
-    root2 = math.sqrt(2.0)
+    m, (ax, ay, az), (s0x, s0y, s0z) = frame.setting, frame.axis, frame.s0
+    k0 = math.sqrt(s0x**2 + s0y**2 + s0z**2)
+    half_width = frame.width / 2
     for row in range(len(model.hkl)):
-        centre = frame.setting @ model.hkl[row].astype(np.float64)
-        velocity = np.cross(frame.axis, centre)
-        ray = frame.s0 + centre
-        length = math.sqrt(ray @ ray)
-        sweep = abs(velocity @ ray) / length * frame.width / 2
+        h, k, l = model.hkl[row]
+        cx = m[0, 0] * h + m[0, 1] * k + m[0, 2] * l
+        cy = m[1, 0] * h + m[1, 1] * k + m[1, 2] * l
+        cz = m[2, 0] * h + m[2, 1] * k + m[2, 2] * l
         sigma = model.sigma[row]
-        if abs(length - k0) > REACH * sigma + sweep:
-            continue
-        hit = frame.panel @ ray
-        if hit[2] <= 0:
-            continue
-        x = hit[0] / hit[2] / frame.pixel_size
-        y = hit[1] / hit[2] / frame.pixel_size
-        speed = math.sqrt(velocity @ velocity)
-        # mm on the detector to 1/A in q: at most distance / (k0 cos^2), cos being that of the angle to the normal
-        reach = REACH * sigma + speed * frame.width / 2
-        cosine = hit[2] * frame.distance / length  # D's third row is the normal over the distance
-        window = 2 + reach * frame.distance / (k0 * cosine**2 * frame.pixel_size)
-        if x < -window or y < -window or x > fast + window or y > slow + window:
+        x, y, window = _window(cx, cy, cz, sigma, frame, k0)
+        if window == 0:
             continue
         norm = model.intensity[row] / (2 * math.pi * sigma**2)
         for j in range(max(0, int(y - window)), min(slow, int(y + window) + 1)):
             for i in range(max(0, int(x - window)), min(fast, int(x + window) + 1)):
-                dx, dy, dz = q[0, j, i] - centre[0], q[1, j, i] - centre[1], q[2, j, i] - centre[2]
-                # velocity of the peak past the pixel, taken at the pixel
-                vx = frame.axis[1] * q[2, j, i] - frame.axis[2] * q[1, j, i]
-                vy = frame.axis[2] * q[0, j, i] - frame.axis[0] * q[2, j, i]
-                vz = frame.axis[0] * q[1, j, i] - frame.axis[1] * q[0, j, i]
+                qx, qy, qz = q[0, j, i], q[1, j, i], q[2, j, i]
+                vx, vy, vz = ay * qz - az * qy, az * qx - ax * qz, ax * qy - ay * qx
                 v = math.sqrt(vx * vx + vy * vy + vz * vz)
+                dx, dy, dz = qx - cx, qy - cy, qz - cz
                 along = (dx * vx + dy * vy + dz * vz) / max(v, 1e-12)
                 across = dx * dx + dy * dy + dz * dz - along * along
-                if across > (REACH * sigma) ** 2:
+                half = max(v * half_width, 1e-6 * sigma)
+                if across > (REACH * sigma) ** 2 or abs(along) > REACH * sigma + half:
                     continue
-                half = max(v * frame.width / 2, 1e-6 * sigma)
-                mean = math.erf((along + half) / (root2 * sigma)) - math.erf((along - half) / (root2 * sigma))
+                scale = 1 / (math.sqrt(2.0) * sigma)
+                mean = math.erf((along + half) * scale) - math.erf((along - half) * scale)
                 out[j, i] += norm * math.exp(-0.5 * across / sigma**2) * mean / (4 * half)
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _window(cx, cy, cz, sigma, frame, k0):
+    """Where a peak at c in the laboratory falls, in pixels, and within what distance it matters (0: nowhere)."""
+    rx, ry, rz = frame.s0[0] + cx, frame.s0[1] + cy, frame.s0[2] + cz
+    length = math.sqrt(rx**2 + ry**2 + rz**2)
+    ax, ay, az = frame.axis
+    vx, vy, vz = ay * cz - az * cy, az * cx - ax * cz, ax * cy - ay * cx
+    sweep = abs(vx * rx + vy * ry + vz * rz) / length * frame.width / 2
+    if abs(length - k0) > REACH * sigma + sweep:
+        return 0.0, 0.0, 0.0
+    p = frame.panel
+    depth = p[2, 0] * rx + p[2, 1] * ry + p[2, 2] * rz  # the third row is the detector's normal over its distance
+    if depth <= 0:
+        return 0.0, 0.0, 0.0
+    x = (p[0, 0] * rx + p[0, 1] * ry + p[0, 2] * rz) / depth / frame.pixel_size
+    y = (p[1, 0] * rx + p[1, 1] * ry + p[1, 2] * rz) / depth / frame.pixel_size
+    # a distance in q is one on the detector times at least k0 cos^2 / distance; parallax moves less than 2 pixels
+    cosine = depth * frame.distance / length
+    reach = REACH * sigma + math.sqrt(vx**2 + vy**2 + vz**2) * frame.width / 2
+    return x, y, 2 + reach * frame.distance / (k0 * cosine**2 * frame.pixel_size)

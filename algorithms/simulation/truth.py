@@ -117,7 +117,7 @@ class Truth:
         """
         h, k, l = np.ascontiguousarray(np.asarray(hkl, dtype=float).T)
         out = np.empty(h.size)
-        diffuse_intensity(h, k, l, self._diffuse, np.empty((2, h.size)), out)
+        diffuse_intensity(h, k, l, self._diffuse, out)
         return out
 
     def bragg(self, hkl: np.ndarray) -> np.ndarray:
@@ -300,15 +300,18 @@ class Truth:
         return {name: float(value) for name, value in scales.items()}
 
     def _mean_diffuse(self, active: np.ndarray) -> float:
-        """Mean of Omega P E A a d b I over the active pixels and nine frames of the first sweep, at scale 1."""
-        first = self.sweeps[0]
-        means = []
+        """Mean of Omega P E A a d b I over active pixels (of every third row and column) and nine frames of the first
+        sweep, at scale 1."""
+        first, every = self.sweeps[0], (slice(None, None, 3), slice(None, None, 3))
+        active, response = active[every], self.pixels.response[every]
+        q = np.ascontiguousarray(self.pixels.q[(slice(None), *every)])
+        x, y = (np.broadcast_to(position, self.pixels.active.shape)[every] for position in self._positions)
+        model, image, means = make_diffuse(self.params), np.empty(active.shape), []
         for frame in np.unique(np.linspace(0, first.frames - 1, 9).astype(int)):
-            image = np.empty(active.shape)
-            diffuse_image(self.pixels.q, self._to_hkl(0, frame), make_diffuse(self.params), image)
             phi = first.angle(frame)
-            image *= self.pixels.response * self.a(0, *self._positions, phi) * self.d(*self._positions) * self.b(0, phi)
-            means.append(image[active].mean())
+            diffuse_image(q, self._to_hkl(0, frame), model, image)
+            signal = image * response * self.a(0, x, y, phi) * self.d(x, y) * self.b(0, phi)
+            means.append(signal[active].mean())
         return float(np.mean(means))
 
     # The models of DIALS
