@@ -19,8 +19,9 @@ background_model {
     .help = "The background of a pixel is the mean over the valid pixels of a box of 2 half_width + 1 pixels around it."
   mask = None
     .type = path
-    .help = "Mask of the background images (pixels.mask of dials.diffuse_mask), e.g. to leave out the shadow of the"
-            "beam stop, beside the masks that come with the images."
+    .help = "Mask for the background images (pixels.mask of dials.diffuse_mask): without it, the shadow of the beam"
+            "stop lowers the background near its edge. The masks that come with the images, and those that"
+            "dials.apply_mask has given to the crystal's, are used if none is given."
   rotation_bins = 1
     .type = int(value_min=1)
     .help = "Bins of rotation angle in which the background is determined separately, for a background that depends on"

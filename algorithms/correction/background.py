@@ -12,21 +12,13 @@ import numpy as np
 from dials.util import Sorry
 from dxtbx.model import Detector, Experiment
 from dxtbx.model.experiment_list import ExperimentList
-from scipy.ndimage import uniform_filter
-from scipy.special import betainc
 from tqdm import tqdm
 
+from dials_diffuse.algorithms.correction.local_rate import smooth_rate
 from dials_diffuse.algorithms.masking.mask_file import PixelMask, read_mask
 from dials_diffuse.images import dynamic_mask, exposure_times, frame_arrays, static_mask, trusted_limits
 
 logger = logging.getLogger("dials.diffuse.correction")
-
-#: A pixel is left out where it counts this many times more (or less) than its neighbours, ...
-OUTLIER_RATIO = 2.0
-#: ... unless chance explains it with more than this probability.
-OUTLIER_PROBABILITY = 1e-7
-#: Its neighbours: a box of this half-width in pixels.
-OUTLIER_HALF_WIDTH = 2
 
 
 @dataclass
@@ -125,85 +117,6 @@ def sum_frames(
     return sums
 
 
-def smooth_rate(counts: np.ndarray, seconds: np.ndarray, half_width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Local mean of the rate over a box of pixels, hot and dead ones left out.
-
-    The mean over a box is the sum of its counts over the sum of its seconds, an unbiased estimate at any level (zeros
-    count) and, since the box is symmetric, under any linear trend away from borders and gaps. Its variance is
-    sum of counts / (sum of seconds)^2 by Poisson's law, with at least one count, so that a box without counts is not
-    taken for exact.
-
-    Parameters
-    ----------
-    counts : ndarray, shape (slow, fast), float
-        Photons summed over frames.
-    seconds : ndarray, shape (slow, fast), float
-        Time for which each pixel measured; 0 where it never did.
-    half_width : int
-        The box has 2 half_width + 1 pixels a side.
-
-    Returns
-    -------
-    rate, variance : ndarray, shape (slow, fast), float
-        Photons per pixel and second, and its square; NaN where the box has no measurement.
-    """
-    good = (seconds > 0) & ~find_outliers(counts, seconds)
-    total = box_sum(np.where(good, counts, 0.0), half_width)
-    time = box_sum(np.where(good, seconds, 0.0), half_width)
-    measured = time > 0.5 * seconds.min(where=good, initial=np.inf)  # a running sum of zeros may end in 1e-16
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rate = np.where(measured, total / time, np.nan)
-        variance = np.where(measured, np.maximum(total, 1.0) / time**2, np.nan)
-    return rate, variance
-
-
-def find_outliers(counts: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    """Pixels whose rate is significantly more than twice, or less than half, that of their neighbours.
-
-    Two Poisson rates are compared given the sum of their counts, which makes one of them binomial: exact at any level,
-    and without an assumption on the neighbours' true rate. Source: Przyborowski & Wilenski, Biometrika 31 (1940) 313.
-
-    Parameters
-    ----------
-    counts, seconds : ndarray, shape (slow, fast)
-        As in :func:`smooth_rate`.
-
-    Returns
-    -------
-    ndarray, shape (slow, fast), bool
-    """
-    bad = np.zeros(counts.shape, dtype=bool)
-    for _ in range(5):  # a very hot pixel hides its less hot neighbours
-        hot = _deviates(counts, seconds, bad, OUTLIER_RATIO)
-        bad |= hot
-        if not hot.any():
-            break
-    return bad | _deviates(counts, seconds, bad, 1 / OUTLIER_RATIO)
-
-
-def _deviates(counts: np.ndarray, seconds: np.ndarray, bad: np.ndarray, ratio: float) -> np.ndarray:
-    """Pixels whose rate is significantly beyond ``ratio`` times that of their neighbours, on the side away from 1."""
-    own = np.where(bad, 0.0, np.maximum(counts, 0))
-    time = np.where(bad, 0.0, seconds)
-    others = np.maximum(box_sum(own, OUTLIER_HALF_WIDTH) - own, 0)
-    others_time = box_sum(time, OUTLIER_HALF_WIDTH) - time
-    excess = own * others_time - ratio * others * time
-    candidates = (time > 0) & (others_time > 0.5 * time) & (excess > 0 if ratio > 1 else excess < 0)
-    k, rest = np.maximum(own[candidates], 1e-9), np.maximum(others[candidates], 1e-9)
-    share = ratio * time[candidates] / (ratio * time[candidates] + others_time[candidates])
-    # X binomial: P(X >= k) on the high side, P(X <= k) on the low side, as incomplete beta functions
-    probability = betainc(k, rest + 1, share) if ratio > 1 else betainc(rest, k + 1, 1 - share)
-    result = np.zeros(counts.shape, dtype=bool)
-    result[candidates] = probability < OUTLIER_PROBABILITY
-    return result
-
-
-def box_sum(image: np.ndarray, half_width: int) -> np.ndarray:
-    """Sum over a box of 2 half_width + 1 pixels a side round each pixel; what lies outside the image counts as zero."""
-    size = 2 * half_width + 1
-    return np.maximum(uniform_filter(image, size, mode="constant"), 0.0) * size**2
-
-
 def background_maps(experiments: Iterable[Experiment], params: libtbx.phil.scope_extract) -> list[BackgroundMap] | None:
     """The background of every experiment.
 
@@ -248,8 +161,13 @@ def background_maps(experiments: Iterable[Experiment], params: libtbx.phil.scope
             )
     scales = list(scales) * (len(backgrounds) // len(scales))
     maps = [
-        measure_background(experiment, params.background_model, name).scaled(scale)
-        for (name, experiment), scale in zip(backgrounds, scales)
+        measure_background(
+            background,
+            params.background_model,
+            name,
+            _masks(experiments if len(backgrounds) == 1 else [experiments[i]], params.background_model.mask),
+        ).scaled(scales[i])
+        for i, (name, background) in enumerate(backgrounds)
     ]
     return maps if len(maps) > 1 else maps * len(experiments)
 
@@ -262,6 +180,16 @@ def check_same_pixels(detector: Detector, background: Detector, name: str) -> No
             f"The background images of {name} are not from the detector of the data: {_describe(background)} and "
             f"{_describe(detector)}. Give images of the same detector."
         )
+
+
+def _masks(experiments: list[Experiment], filename: str | None) -> list[PixelMask]:
+    """The mask of the user, or else those that the data's own images carry (by dials.apply_mask)."""
+    names = {filename}
+    if filename is None:
+        imagesets = [experiment.imageset for experiment in experiments if experiment.imageset is not None]
+        names = {imageset.external_lookup.mask.filename for imageset in imagesets} - {""}
+    names.discard(None)
+    return [read_mask(name, experiments[0].detector) for name in sorted(names)]
 
 
 def _describe(detector: Detector) -> str:
@@ -280,7 +208,9 @@ def _load(name: str | os.PathLike) -> list[Experiment]:
     return experiments
 
 
-def measure_background(experiment: Experiment, params: libtbx.phil.scope_extract, name: str) -> BackgroundMap:
+def measure_background(
+    experiment: Experiment, params: libtbx.phil.scope_extract, name: str, masks: Iterable[PixelMask] = ()
+) -> BackgroundMap:
     """The background of one series of images.
 
     Parameters
@@ -288,14 +218,16 @@ def measure_background(experiment: Experiment, params: libtbx.phil.scope_extract
     experiment : Experiment
         With the images, no crystal needed.
     params : libtbx.phil.scope_extract
-        ``background_model``: ``half_width``, ``rotation_bins``, ``mask``.
+        ``background_model``: ``half_width``, ``rotation_bins``.
     name : str
         Of the file, for messages.
+    masks : iterable of PixelMask
+        Left out beside what the images themselves mask.
 
     Raises
     ------
     Sorry
-        If an image or the mask cannot be read, or there is no rotation to be divided into bins.
+        If an image cannot be read, or there is no rotation to be divided into bins.
     """
     bins, count, scan = params.rotation_bins, len(experiment.imageset), experiment.scan
     if bins > 1 and (scan is None or scan.is_still()):
@@ -303,14 +235,11 @@ def measure_background(experiment: Experiment, params: libtbx.phil.scope_extract
     if bins > count:
         raise Sorry(f"background_model.rotation_bins={bins}, but {name} holds only {count} images: use fewer bins.")
     borders = np.linspace(0, count, bins + 1).round().astype(int)
-    mask = None if params.mask is None else read_mask(params.mask, experiment.detector)
     rates, variances = [], []
     with tqdm(total=count, desc="Background", unit="image", disable=None, leave=False) as progress:
         for begin, end in zip(borders[:-1], borders[1:]):
-            maps = [
-                smooth_rate(*sums, params.half_width)
-                for sums in sum_frames(_frames(experiment, int(begin), int(end), mask))
-            ]
+            sums = sum_frames(_frames(experiment, int(begin), int(end), masks))
+            maps = [smooth_rate(counts, seconds, params.half_width) for counts, seconds in sums]
             rates.append([rate.astype(np.float32) for rate, _ in maps])
             variances.append([variance.astype(np.float32) for _, variance in maps])
             progress.update(end - begin)
@@ -320,22 +249,20 @@ def measure_background(experiment: Experiment, params: libtbx.phil.scope_extract
         return BackgroundMap(rates, variances, np.array([-np.inf, np.inf]))
     first, width = scan.get_oscillation(deg=False)
     edges = first + borders * width
-    return (
-        BackgroundMap(rates, variances, edges)
-        if width > 0
-        else BackgroundMap(rates[::-1], variances[::-1], edges[::-1])
-    )
+    if width < 0:
+        rates, variances, edges = rates[::-1], variances[::-1], edges[::-1]
+    return BackgroundMap(rates, variances, edges)
 
 
 def _frames(
-    experiment: Experiment, begin: int, end: int, mask: PixelMask | None
+    experiment: Experiment, begin: int, end: int, masks: Iterable[PixelMask]
 ) -> Iterator[tuple[list[np.ndarray], list[np.ndarray], float]]:
     """Images one by one, as :func:`sum_frames` takes them: photons = (ADU - pedestal) / gain; masked by the format, the
-    trusted range, the goniometer's shadow and the given mask."""
+    trusted range, the goniometer's shadow and the given masks."""
     imageset, detector = experiment.imageset, experiment.detector
     exposures = exposure_times(experiment)
     static = static_mask(imageset)
-    if mask is not None:
+    for mask in masks:
         static = [good & given for good, given in zip(static, mask)]
     for i in range(begin, end):
         raw = frame_arrays(imageset, i)

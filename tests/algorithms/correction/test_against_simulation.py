@@ -10,6 +10,7 @@ from iotbx.phil import parse
 
 from dials_diffuse.algorithms.correction.correct import correct
 from dials_diffuse.algorithms.extraction.extract import extract
+from dials_diffuse.algorithms.masking.mask_file import write_mask
 from dials_diffuse.algorithms.simulation.simulate import simulate
 from dials_diffuse.command_line.diffuse_extract import phil_scope as extract_scope
 from dials_diffuse.phil_scope.correct import phil_scope as correct_scope
@@ -48,6 +49,8 @@ def simulated(tmp_path_factory):
     dataset = extract(experiments, None, params)
     params = correct_scope.extract()
     params.background = [str(folder / "bkg.expt")]
+    params.background_model.mask = str(folder / "pixels.mask")
+    write_mask((truth.mask(),), params.background_model.mask)
     return truth, correct(dataset, params).observations
 
 

@@ -7,15 +7,15 @@ import pytest
 from correction_data import flat_detector, make_experiment, write_images
 from dials.util import Sorry
 from dxtbx.model import Experiment
+from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.correction.background import (
     BackgroundMap,
     background_maps,
-    find_outliers,
     measure_background,
-    smooth_rate,
     sum_frames,
 )
+from dials_diffuse.algorithms.correction.local_rate import find_outliers, smooth_rate
 from dials_diffuse.algorithms.masking.mask_file import write_mask
 from dials_diffuse.phil_scope.correct import phil_scope
 
@@ -139,12 +139,11 @@ def test_images_are_read_with_gain_pedestal_and_mask(tmp_path):
 
     mask = np.ones((150, 200), dtype=bool)
     mask[:, 50:] = False
-    write_mask((mask,), tmp_path / "pixels.mask")
-    params.mask, params.rotation_bins = str(tmp_path / "pixels.mask"), 2
+    params.rotation_bins = 2
     experiment.detector[0].set_gain(2.0)
     experiment.detector[0].set_pedestal(0.0)
     experiment.imageset.set_detector(experiment.detector)
-    background = measure_background(experiment, params, "bkg.expt")
+    background = measure_background(experiment, params, "bkg.expt", [(mask,)])
     assert np.allclose(background.edges, np.radians([0, 20, 40]))
     for i in range(2):
         expected = (images[2 * i] + images[2 * i + 1])[10:, :50] / 2.0
@@ -189,6 +188,23 @@ def test_one_background_for_all_or_one_for_each(tmp_path, caplog):
         background_maps(flat_experiments(3), parameters([weak, strong]))
     with pytest.raises(Sorry, match="scale"):
         background_maps(flat_experiments(1), parameters([weak], scale=[1.0, 2.0]))
+
+
+def test_mask_given_or_carried_by_the_data(tmp_path):
+    name = write_background(tmp_path / "bkg")
+    masks = []
+    for i in range(2):
+        mask = np.ones((150, 200), dtype=bool)
+        mask[:, 100 * i : 100 * i + 50] = False
+        write_mask((mask,), tmp_path / f"{i}.mask")
+        masks.append(mask)
+    experiments = write_images(tmp_path, [np.ones((150, 200))] * 2, exposure=1.0)
+    experiments[0].imageset.external_lookup.mask.filename = str(tmp_path / "0.mask")
+    experiments.as_json(str(tmp_path / "data.expt"))
+    experiments = ExperimentList.from_file(str(tmp_path / "data.expt"), check_format=False)
+    for mask, given in ((masks[0], None), (masks[1], str(tmp_path / "1.mask"))):
+        rate = background_maps(experiments, parameters([name], mask=given, half_width=0))[0].rate[0][0]
+        assert np.isnan(rate[~mask]).all() and np.isfinite(rate[mask]).mean() > 0.99
 
 
 def test_files_that_do_not_fit_are_named(tmp_path):
