@@ -145,19 +145,32 @@ def split_mates(dataset: Dataset, observations: GroupedObservations) -> np.ndarr
     Returns
     -------
     ndarray, shape (n,), bool
-        The distinct equivalents of a voxel are in the first part and not, in turns; all observations of one of them
-        are together.
+        The distinct equivalents of a voxel, in random order, are in the first part and not, in turns; all observations
+        of one of them are together.
     """
     own = np.empty(len(observations.rows), dtype=np.int64)
     indices = dataset.observations["miller_index"].select(flumpy.from_numpy(observations.rows.astype(np.uint64)))
     for _, chosen in observations.chunks():
         own[chosen] = dataset.grid.index2key(miller_index_to_numpy(indices[chosen]))
+    own = _scatter(own)
     voxel = observations.spread(np.arange(len(observations.voxels)))
     order = np.lexsort((own, voxel))
-    voxel, own = voxel[order], own[order]
+    own = own[order]
     new = np.concatenate([[True], own[1:] != own[:-1]])  # an own voxel belongs to one asymmetric-unit voxel only
     number = np.cumsum(new)
     number -= number[observations.first[voxel]]
     part = np.empty(len(order), dtype=bool)
     part[order] = number % 2 == 0
     return part
+
+
+def _scatter(keys: np.ndarray) -> np.ndarray:
+    """Different numbers for different keys, without their order: the finaliser of SplitMix64 (Steele et al. (2014)).
+
+    In the order of the keys, equivalents would fall into the parts by rules that hide broken symmetry (for 4/m, the
+    mates by the fourfold axis evenly).
+    """
+    z = keys.astype(np.uint64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))

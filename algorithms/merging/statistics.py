@@ -137,6 +137,7 @@ def possible_voxels(grid: GlobalGrid, edges: np.ndarray) -> np.ndarray:
     counts[0] = 1  # the origin, which the generator passes over
     for begin in range(0, len(indices), 1_000_000):
         q = grid.q(miller_index_to_numpy(indices[begin : begin + 1_000_000]))
+        q = q[q <= 1 / grid.d_min]
         number = np.clip(np.searchsorted(edges, q, side="left") - 1, 0, len(counts) - 1)
         counts += np.bincount(number, minlength=len(counts))
     return counts

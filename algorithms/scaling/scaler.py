@@ -18,8 +18,8 @@ not the noisy I, in J and w, the step is Fisher's scoring for the Poisson likeli
 and the estimate stays unbiased at low counts.
 
 Restraints: differences of neighbouring parameters within a sweep are expected to be of size ``smoothness`` (a random
-walk; its size is found by EM on the marginal likelihood, Dempster, Laird & Rubin (1977) J. R. Stat. Soc. B 39, 1), the
-mean of each sweep very loosely to be near 1. They hold what the data do not determine level, and at 1.
+walk, whose size is found by maximum marginal likelihood), the mean of each sweep very loosely to be near 1. They hold
+what the data do not determine level, and at 1.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ INITIAL_SMOOTHNESS = 0.05
 MEAN_LOOSENESS = 10.0
 #: Tightness of the gauge (mean b of the reference sweep is 1); made exact after each step.
 GAUGE = 1e4
-#: Steps of expectation and maximisation for the smoothness in a cycle, at most.
-EM_STEPS = 100
+#: Where the smoothness is looked for.
+SMOOTHNESS_RANGE = (1e-4, 1.0)
 
 
 @dataclass
@@ -137,7 +137,7 @@ class MultiBatchScaler:
             len(observations.voxels),
             len(self.parameters),
         )
-        freedom = max(len(observations.rows) - len(observations.voxels) - len(self.parameters), 1)
+        freedom = len(observations.rows) - len(observations.voxels)
         previous = np.inf
         for number in range(1, self.params.max_cycles + 1):
             scale = (self._table @ self.parameters)[rows]
@@ -198,15 +198,10 @@ class MultiBatchScaler:
         left = normal + loose.T @ loose + np.outer(gauge, gauge)
         right = gradient + loose.T @ ((1 - means) / (MEAN_LOOSENESS * means))
         change, jacobian = self._changes(means)
-        for _ in range(EM_STEPS):
-            self.covariance = np.linalg.inv(left + jacobian.T @ jacobian / self.smoothness**2)
-            shift = self.covariance @ (right - jacobian.T @ change / self.smoothness**2)
-            if self.params.smoothness is not libtbx.Auto or len(change) == 0:
-                break
-            walk = (change + jacobian @ shift) ** 2 + np.einsum("ij,jk,ik->i", jacobian, self.covariance, jacobian)
-            last, self.smoothness = self.smoothness, float(np.sqrt(walk.mean()))
-            if abs(self.smoothness / last - 1) < 1e-3:
-                break
+        if self.params.smoothness is libtbx.Auto and len(change):
+            self.smoothness = likeliest_smoothness(left, right, change, jacobian)
+        self.covariance = np.linalg.inv(left + jacobian.T @ jacobian / self.smoothness**2)
+        shift = self.covariance @ (right - jacobian.T @ change / self.smoothness**2)
         found = np.maximum(self.parameters + shift, 0.2 * self.parameters)  # b stays positive, come what may
         self.parameters = found / (self._mean[self._reference] @ found)
 
@@ -244,6 +239,37 @@ class MultiBatchScaler:
                 i,
                 self._reference,
             )
+
+
+def likeliest_smoothness(left: np.ndarray, right: np.ndarray, change: np.ndarray, jacobian: np.ndarray) -> float:
+    """Standard deviation s of changes from knot to knot that makes the data most probable.
+
+    The parameters are integrated out: with H = left + J^T J / s^2 and g = right - J^T change / s^2, -2 log of the
+    marginal likelihood is log det H + 2 n log s + |change|^2 / s^2 - g^T H^-1 g + constant (MacKay (1992) Neural
+    Computation 4, 415, sec. 4, for a quadratic log-likelihood).
+
+    Parameters
+    ----------
+    left, right : ndarray, shape (p, p), (p,)
+        Normal equations of the shifts of the parameters, without the restraint in question.
+    change, jacobian : ndarray, shape (n,), (n, p)
+        The n changes, and their derivatives by the parameters.
+    """
+    from scipy.linalg import cho_factor, cho_solve
+    from scipy.optimize import minimize_scalar
+
+    inner, outer = jacobian.T @ jacobian, jacobian.T @ change
+
+    def minus_twice_log(log_s: float) -> float:
+        precision = np.exp(-2 * log_s)
+        factor = cho_factor(left + inner * precision)
+        gradient = right - outer * precision
+        determinant = 2 * np.sum(np.log(np.diag(factor[0])))
+        fit = change @ change * precision - gradient @ cho_solve(factor, gradient)
+        return float(determinant + 2 * len(change) * log_s + fit)
+
+    bounds = np.log(SMOOTHNESS_RANGE)
+    return float(np.exp(minimize_scalar(minus_twice_log, bounds=bounds, method="bounded", options={"xatol": 1e-4}).x))
 
 
 def _consecutive(sizes: list[int]) -> list[slice]:

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -149,3 +154,23 @@ def test_other_files_are_refused(tmp_path):
         handle.create_group("entry")
     with pytest.raises(Sorry, match="holds no map"):
         read_map(tmp_path / "other.nxs")
+
+
+@pytest.mark.parametrize("limit", [100, 5_000, 50_000])
+def test_full_disk_is_an_ordinary_error(tmp_path, limit):
+    """In a process of its own, for HDF5 by itself ends in a segmentation fault here."""
+    code = f"""
+import resource, signal, sys
+import dials_diffuse
+from test_map_file import make, write
+grid, index, columns = make("P 4", 3000)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+try:
+    write({str(tmp_path / "m.nxs")!r}, grid, index, columns)
+except OSError as error:
+    sys.exit(error.errno)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert process.returncode == errno.EFBIG, process.stderr

@@ -117,8 +117,8 @@ def test_mates_are_split_whole():
     part = split_mates(dataset, observations)
     own = np.array(list(dataset.observations["miller_index"]))[observations.rows]
     sides: dict[tuple, set] = {}
-    for index, side in zip(map(tuple, own), part):
-        sides.setdefault(index, set()).add(bool(side))
+    for index, side in zip(own, part):
+        sides.setdefault(tuple(map(int, index)), set()).add(bool(side))
     assert all(len(side) == 1 for side in sides.values())
     group = dataset.grid.laue_group
     shared = 0
