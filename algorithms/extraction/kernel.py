@@ -1,9 +1,9 @@
 """The hot loop: mask, index and accumulate every pixel of a run of frames.
 
 A row of pixels is done in two passes. The first computes the voxel of every pixel without a branch, so that the
-compiler makes vector instructions of it. The second finds the runs of neighbouring pixels in the same voxel and adds each run to
-the voxel's sums at once. All frames of a run are done for one row before the next row, so that the rays and the sums of
-a row stay in the processor's cache.
+compiler makes vector instructions of it. The second finds the runs of neighbouring pixels in the same voxel and adds
+each run to the voxel's sums at once. All frames of a run are done for one row before the next row, so that the rays and
+the sums of a row stay in the processor's cache.
 """
 
 from __future__ import annotations

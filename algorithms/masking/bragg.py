@@ -149,8 +149,8 @@ def bragg_mask(
         return FileBraggMask(experiment, params.file)
     if reflections is None or not len(reflections):
         raise Sorry(
-            f"bragg_mask.mode={params.mode} needs the reflections of every experiment: give the .refl file that belongs "
-            "to the .expt file, or set bragg_mask.mode=none."
+            f"bragg_mask.mode={params.mode} needs the reflections of every experiment: give the .refl file that "
+            "belongs to the .expt file, or set bragg_mask.mode=none."
         )
     if params.mode == "shoebox":
         return ShoeboxBraggMask(experiment, reflections)

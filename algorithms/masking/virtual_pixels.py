@@ -4,7 +4,8 @@ The pixels at the edge of a chip are larger than the others; the detector's firm
 "virtual" pixels of the normal size. The shares are right on average, but neighbouring values are correlated and their
 noise is not Poisson's, so they are masked.
 
-Sources: Dectris, PILATUS and EIGER user manuals, "Modules and chips"; Kraft et al. (2009) J. Synchrotron Rad. 16, 368-375.
+Sources: Dectris, PILATUS and EIGER user manuals, "Modules and chips"; Kraft et al. (2009) J. Synchrotron
+Rad. 16, 368-375.
 """
 
 from __future__ import annotations
