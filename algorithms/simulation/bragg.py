@@ -69,7 +69,7 @@ def _indices(reflections: miller.set) -> np.ndarray:
 def _uniform(index: np.ndarray, seed: int) -> np.ndarray:
     """Numbers in (0, 1) that depend on the Miller index and the seed only (splitmix64, Steele et al. 2014)."""
     h, k, l = (index + 1024).astype(np.uint64).T
-    state = (h << np.uint64(42)) + (k << np.uint64(21)) + l + np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15)
+    state = (h << np.uint64(42)) + (k << np.uint64(21)) + l + np.uint64(seed * 0x9E3779B97F4A7C15 % 2**64)
     for multiplier, shift in ((0xBF58476D1CE4E5B9, 30), (0x94D049BB133111EB, 27)):
         state = (state ^ (state >> np.uint64(shift))) * np.uint64(multiplier)
     state ^= state >> np.uint64(31)

@@ -64,8 +64,8 @@ class Diffuse(NamedTuple):
 
 def make_diffuse(params: libtbx.phil.scope_extract) -> Diffuse:
     """The diffuse intensity that the parameters describe, with scale 1."""
-    cell = params.crystal.unit_cell
-    laue_group = params.crystal.space_group.group().build_derived_laue_group()
+    cell, space_group = params.crystal.unit_cell, params.crystal.space_group.group()
+    laue_group = space_group.build_derived_laue_group()
     h2, k2, l2, hk, hl, kl = cell.reciprocal().metrical_matrix()
     vectors, constant = _clouds(params, cell, laue_group)
     return Diffuse(
@@ -76,7 +76,7 @@ def make_diffuse(params: libtbx.phil.scope_extract) -> Diffuse:
         compton=params.compton.strength,
         cloud_vectors=vectors,
         cloud_constant=constant,
-        halo_vectors=_halos(cell, laue_group),
+        halo_vectors=_halos(cell, space_group, laue_group),
         q0_squared=params.clouds.q_peak**2,
         half_b=params.bragg.b_factor / 2,
         width_squared=params.halos.width**2,
@@ -113,7 +113,7 @@ def _clouds(
     return np.array(rows), float(np.sqrt(1 - variance))
 
 
-def _halos(cell: uctbx.unit_cell, group: sgtbx.space_group) -> np.ndarray:
+def _halos(cell: uctbx.unit_cell, space_group: sgtbx.space_group, group: sgtbx.space_group) -> np.ndarray:
     """Lattice vectors with weights such that sum_j W_j (h.r_j)^2 is q^2 on average over directions, exactly for axes at
     right angles."""
     reciprocal = np.array(cell.reciprocal().parameters()[:3])
@@ -122,7 +122,7 @@ def _halos(cell: uctbx.unit_cell, group: sgtbx.space_group) -> np.ndarray:
         equivalent = orbit(translation, group)
         if not any(np.allclose(np.abs(translation), np.abs(row[:3])) for row in rows):
             rows += [(*r, reciprocal[axis] ** 2) for r in equivalent]
-    for op in group:
+    for op in space_group:
         translation = np.array(op.t().as_double())
         if op.r().is_unit_mx() and np.any(translation):
             rows += [(*r, np.mean(reciprocal**2)) for r in orbit(translation, group)]

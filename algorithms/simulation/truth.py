@@ -282,8 +282,7 @@ class Truth:
         """The scales at which a pixel of the first sweep counts, on average, the photons asked for."""
         first = self.sweeps[0]
         active = self.pixels.active & (self.pixels.transmission == 1)
-        self.scales = {"diffuse": 1.0, "bragg": 0.0, "background": 1.0}
-        scales = dict(self.scales)
+        scales = {"diffuse": 0.0, "bragg": 0.0, "background": 0.0}
         if self.params.photons:
             scales["diffuse"] = self.params.photons / (first.exposure * self._mean_diffuse(active))
         if self.params.bragg.photons:
@@ -295,8 +294,6 @@ class Truth:
         if self.params.background.photons:
             mean = float(np.mean(self._background_shape[active]))
             scales["background"] = self.params.background.photons / (first.exposure * mean)
-        for name in ("_diffuse", "_bragg"):
-            self.__dict__.pop(name, None)
         return {name: float(value) for name, value in scales.items()}
 
     def _mean_diffuse(self, active: np.ndarray) -> float:
