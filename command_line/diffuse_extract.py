@@ -33,6 +33,10 @@ output {
   reflections = extracted.refl
     .type = path
     .help = "The observations."
+  mask = extracted.mask
+    .type = path
+    .help = "The pixel mask that was used; the experiments name it. Several sweeps: their numbers are put before the"
+            "ending."
   log = dials.diffuse_extract.log
     .type = path
     .help = "The log."
@@ -53,10 +57,8 @@ def run(args: list[str] | None = None) -> None:
 
         output = session.params.output
         experiments, reflections = models_and_reflections(session)
-        extract_to_files(
-            experiments, reflections, session.params, session.record, output.experiments, output.reflections
-        )
-        finish(output.experiments, output.reflections)
+        files = (output.experiments, output.reflections, output.mask)
+        finish(*extract_to_files(experiments, reflections, session.params, session.record, *files))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from dxtbx.model.experiment_list import ExperimentList
 from dials_diffuse.algorithms.extraction.pixel_rows import pixel_rows
 from dials_diffuse.algorithms.extraction.sweep import Sweep
 from dials_diffuse.algorithms.extraction.voxel_sums import voxel_sums
-from dials_diffuse.algorithms.masking.masks import ExperimentMasks, make_masks
+from dials_diffuse.algorithms.masking.masks import ExperimentMasks, attach_masks, make_masks
 from dials_diffuse.dataset import Dataset, write_experiments
 from dials_diffuse.geometry import ray_directions
 from dials_diffuse.grid import GlobalGrid
@@ -58,7 +58,7 @@ def extract(
     Sorry
         If the input does not allow it.
     """
-    with _extracted(experiments, reflections, params, Path(tempfile.gettempdir())) as (parts, grid):
+    with _extracted(experiments, reflections, params, Path(tempfile.gettempdir())) as (parts, grid, _):
         table = parts.table(_identifiers(experiments))
     return Dataset(experiments, table, grid, [record] if record else [])
 
@@ -70,12 +70,26 @@ def extract_to_files(
     record: ProcessRecord,
     expt: str,
     refl: str,
-) -> None:
-    """As :func:`extract`, but into files, in memory that does not grow with the number of frames."""
+    mask: str,
+) -> list[str]:
+    """As :func:`extract`, but into files, in memory that does not grow with the number of frames.
+
+    Parameters
+    ----------
+    expt, refl, mask : str
+        The files. The pixel mask is named in the .expt file, so that later steps use it too.
+
+    Returns
+    -------
+    list of str
+        The files written: several sweeps have a mask each.
+    """
     with whole_files(expt, refl) as (expt_part, refl_part):
-        with _extracted(experiments, reflections, params, Path(refl).resolve().parent) as (parts, grid):
-            write_experiments(experiments, grid, [record], expt_part)
+        with _extracted(experiments, reflections, params, Path(refl).resolve().parent) as (parts, grid, masks):
             parts.write(refl_part, _identifiers(experiments))
+            names = attach_masks(masks, mask)
+            write_experiments(experiments, grid, [record], expt_part)
+    return [expt, refl, *names]
 
 
 @contextmanager
@@ -84,7 +98,7 @@ def _extracted(
     reflections: flex.reflection_table | None,
     params: libtbx.phil.scope_extract,
     folder: Path,
-) -> Iterator[tuple[TableParts, GlobalGrid]]:
+) -> Iterator[tuple[TableParts, GlobalGrid, list[ExperimentMasks]]]:
     """Extract into parts in a temporary folder, which is gone afterwards whatever happens."""
     check_experiments(experiments)
     grid = GlobalGrid.from_experiments(experiments, params)
@@ -110,7 +124,7 @@ def _extracted(
         )
         if not parts.rows:
             raise Sorry("No pixel fell into the grid: check the masks, the trusted range and d_min.")
-        yield parts, grid
+        yield parts, grid, masks
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

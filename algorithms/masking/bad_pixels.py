@@ -33,25 +33,23 @@ def bad_pixel_masks(sample: PixelSample, good: np.ndarray, params: libtbx.phil.s
         ``untrusted``, ``hot``, ``dead``: True where a pixel is bad for that reason.
     """
     untrusted = good & (2 * sample.valid <= sample.frames)
-    used = sample.used
-    hot = np.zeros_like(good)
-    dead = np.zeros_like(good)
-    for _ in range(3):  # bad pixels found are left out of the neighbourhoods in the next round
-        judged = good & ~untrusted & ~hot & ~dead & (used > 0)
-        expected = _neighbourhood_rate(sample.total, used, judged) * used
-        sigma = np.sqrt(expected)
-        candidates = good & ~untrusted & (used > 0)
-        hot |= candidates & (
-            sample.total > np.maximum(expected * params.ratio, expected + params.n_sigma * np.maximum(sigma, 1.0))
-        )
-        dead |= candidates & (sample.total < np.minimum(expected / params.ratio, expected - params.n_sigma * sigma))
+    candidates = good & ~untrusted & (sample.used > 0)
+    hot, dead = np.zeros_like(good), np.zeros_like(good)
+    # What a round finds is left out of the neighbourhoods of the next, which judges all pixels anew. The first looks
+    # for hot pixels only: next to a very hot one, good pixels seem dead.
+    for look_for_dead in (False, True, True):
+        expected = _neighbourhood_rate(sample, candidates & ~hot & ~dead) * sample.used
+        sigma = np.sqrt(np.maximum(expected, 1.0))
+        hot = candidates & (sample.total > np.maximum(expected * params.ratio, expected + params.n_sigma * sigma))
+        if look_for_dead:
+            dead = candidates & (sample.total < np.minimum(expected / params.ratio, expected - params.n_sigma * sigma))
     return {"untrusted": untrusted, "hot": hot, "dead": dead}
 
 
-def _neighbourhood_rate(total: np.ndarray, used: np.ndarray, judged: np.ndarray) -> np.ndarray:
+def _neighbourhood_rate(sample: PixelSample, judged: np.ndarray) -> np.ndarray:
     """Photons a value in the neighbourhood of each pixel, itself left out; shape (slow, fast)."""
-    photons = np.where(judged, total, 0.0)
-    values = np.where(judged, used, 0.0)
+    photons = np.where(judged, sample.total, 0.0)
+    values = np.where(judged, sample.used, 0.0)
     area = NEIGHBOURHOOD**2
     sums = [uniform_filter(array, NEIGHBOURHOOD, mode="constant") * area - array for array in (photons, values)]
     return np.maximum(sums[0], 0.0) / np.maximum(np.round(sums[1]), 1.0)

@@ -74,7 +74,12 @@ def read_mask(filename: str | os.PathLike, detector: Detector) -> PixelMask:
 def write_mask(mask: PixelMask, filename: str | os.PathLike) -> None:
     """Write a pixel mask so that every DIALS program reads it."""
     with open(filename, "wb") as handle:
-        pickle.dump(tuple(flumpy.from_numpy(np.ascontiguousarray(panel)) for panel in mask), handle)
+        pickle.dump(as_flex(mask), handle)
+
+
+def as_flex(mask: PixelMask) -> tuple[flex.bool, ...]:
+    """A pixel mask as DIALS has it."""
+    return tuple(flumpy.from_numpy(np.ascontiguousarray(panel)) for panel in mask)
 
 
 def _describe(shapes: list[tuple[int, ...]]) -> str:

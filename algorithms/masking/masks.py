@@ -11,11 +11,12 @@ import libtbx.phil
 import numpy as np
 from dials.array_family import flex
 from dials.util import Sorry
+from dxtbx.format.image import ImageBool
 from dxtbx.model import Experiment
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.masking.bragg import BraggMask, bragg_mask
-from dials_diffuse.algorithms.masking.mask_file import PixelMask, read_mask, write_mask
+from dials_diffuse.algorithms.masking.mask_file import PixelMask, as_flex, read_mask, write_mask
 from dials_diffuse.algorithms.masking.pixel_mask import pixel_mask
 from dials_diffuse.geometry import IndexMapping, ray_directions
 from dials_diffuse.output import whole_files
@@ -60,15 +61,16 @@ def make_masks(
             logger.info("\nExperiment %d", number)
         if experiment.crystal is None:
             raise Sorry("The experiments have no crystal: index them first (dials.index).")
+        own = reflections.select(reflections["id"] == number) if reflections is not None else None
+        d_min = experiment.detector.get_max_resolution(experiment.beam.get_s0())
+        bragg = bragg_mask(experiment, own, d_min, params.bragg_mask)
         which = imagesets.index(experiment.imageset)
         if pixels[which] is None:
             if pixel_mask_files:
                 pixels[which] = read_mask(pixel_mask_files[which % len(pixel_mask_files)], experiment.detector)
             else:
-                pixels[which] = pixel_mask(experiment, params.mask)
-        own = reflections.select(reflections["id"] == number) if reflections is not None else None
-        d_min = experiment.detector.get_max_resolution(experiment.beam.get_s0())
-        masks.append(ExperimentMasks(experiment, pixels[which], bragg_mask(experiment, own, d_min, params.bragg_mask)))
+                pixels[which] = pixel_mask(experiment, bragg.ellipsoids, params.mask)
+        masks.append(ExperimentMasks(experiment, pixels[which], bragg))
     return masks
 
 
@@ -114,3 +116,27 @@ def write_masks(masks: list[PixelMask], filename: str | os.PathLike) -> list[str
         for mask, part in zip(different, parts):
             write_mask(mask, part)
     return [str(name) for name in names]
+
+
+def attach_masks(masks: list[ExperimentMasks], filename: str | os.PathLike) -> list[str]:
+    """Write the pixel masks and let the experiments name them, as dials.apply_mask does, for the steps that follow.
+
+    Parameters
+    ----------
+    masks : list of ExperimentMasks
+        Their imagesets are changed.
+    filename : path
+        Of the mask; several are numbered.
+
+    Returns
+    -------
+    list of str
+        The files written.
+    """
+    names = write_masks([mask.pixels for mask in masks], filename)
+    by_mask = dict(zip(dict.fromkeys(id(mask.pixels) for mask in masks), names))
+    for mask in masks:
+        lookup = mask.experiment.imageset.external_lookup.mask
+        lookup.data = ImageBool(as_flex(mask.pixels))
+        lookup.filename = os.path.abspath(by_mask[id(mask.pixels)])
+    return names

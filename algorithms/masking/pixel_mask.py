@@ -12,6 +12,7 @@ from dxtbx.model import Experiment
 
 from dials_diffuse.algorithms.masking.bad_pixels import bad_pixel_masks
 from dials_diffuse.algorithms.masking.beam_stop import beam_stop_mask
+from dials_diffuse.algorithms.masking.ellipsoid import BraggEllipsoids
 from dials_diffuse.algorithms.masking.mask_file import PixelMask
 from dials_diffuse.algorithms.masking.sample import sample_pixels
 from dials_diffuse.algorithms.masking.virtual_pixels import virtual_pixel_mask
@@ -20,13 +21,15 @@ from dials_diffuse.images import static_mask
 logger = logging.getLogger("dials.diffuse.masking")
 
 
-def pixel_mask(experiment: Experiment, params: libtbx.phil.scope_extract) -> PixelMask:
+def pixel_mask(experiment: Experiment, bragg: BraggEllipsoids, params: libtbx.phil.scope_extract) -> PixelMask:
     """Mask the pixels that are bad on all frames and log how many each reason takes.
 
     Parameters
     ----------
     experiment : dxtbx.model.Experiment
         With an imageset that can be read.
+    bragg : BraggEllipsoids
+        Bragg peaks, which are no reason to call a pixel bad.
     params : libtbx.phil.scope_extract
         The scope ``mask``.
 
@@ -51,7 +54,7 @@ def pixel_mask(experiment: Experiment, params: libtbx.phil.scope_extract) -> Pix
     if params.virtual_pixels:
         lost["virtual pixels between chips"] = _apply(good, [virtual_pixel_mask(panel) for panel in detector])
     if params.bad_pixels.find or params.beam_stop.find:
-        samples = sample_pixels(experiment, params.bad_pixels.frames)
+        samples = sample_pixels(experiment, params.bad_pixels.frames, bragg)
         if params.beam_stop.find:
             shadows = [
                 beam_stop_mask(sample, panel, experiment.beam, mask, params.beam_stop)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from dxtbx.model import Experiment
 
+from dials_diffuse.algorithms.masking.ellipsoid import BraggEllipsoids
+from dials_diffuse.geometry import IndexMapping, ray_directions
 from dials_diffuse.images import frame_arrays, trusted_limits
 
 
@@ -20,21 +22,19 @@ class PixelSample:
         Frames looked at.
     valid : ndarray, int32
         In how many a pixel was within the trusted range.
+    used : ndarray, int32
+        In how many it counts for the total: Bragg peaks and the two largest values are left out.
     total : ndarray, float64
-        Sum of its photons there, the two largest values left out (peaks pass over a pixel once or twice).
+        Sum of its photons there.
     """
 
     frames: int
     valid: np.ndarray
+    used: np.ndarray
     total: np.ndarray
 
-    @property
-    def used(self) -> np.ndarray:
-        """How many values ``total`` sums; shape (slow, fast)."""
-        return np.maximum(self.valid - 2, 0)
 
-
-def sample_pixels(experiment: Experiment, frames: int) -> list[PixelSample]:
+def sample_pixels(experiment: Experiment, frames: int, bragg: BraggEllipsoids) -> list[PixelSample]:
     """Look at frames evenly spread over a sweep.
 
     Parameters
@@ -43,26 +43,35 @@ def sample_pixels(experiment: Experiment, frames: int) -> list[PixelSample]:
         With an imageset that can be read.
     frames : int
         How many frames; all of them if there are fewer.
+    bragg : BraggEllipsoids
+        Where Bragg peaks are; what they miss is caught by leaving out every pixel's two largest values.
 
     Returns
     -------
     list of PixelSample
-        One a panel. Memory: five arrays of the detector's size.
+        One a panel. Memory: six arrays of the detector's size, and its rays.
     """
     count = len(experiment.imageset)
     chosen = np.unique(np.linspace(0, count - 1, min(frames, count)).round().astype(int))
     shapes = [tuple(reversed(panel.get_image_size())) for panel in experiment.detector]
-    valid = [np.zeros(shape, dtype=np.int32) for shape in shapes]
-    total = [np.zeros(shape) for shape in shapes]
-    largest = [np.zeros(shape) for shape in shapes]
-    second = [np.zeros(shape) for shape in shapes]
+    valid, used = ([np.zeros(shape, dtype=np.int32) for shape in shapes] for _ in range(2))
+    total, largest, second = ([np.zeros(shape) for shape in shapes] for _ in range(3))
+    mapping = IndexMapping(experiment)
+    rays = [ray_directions(panel) for panel in experiment.detector] if bragg.largest > 0 else None
     for index in chosen:
+        ray_to_hkl = mapping.ray_to_hkl(mapping.array_range[0] + index + 0.5)
         for i, (panel, raw) in enumerate(zip(experiment.detector, frame_arrays(experiment.imageset, int(index)))):
             lowest, highest = trusted_limits(panel, raw.dtype)
             inside = (raw >= lowest) & (raw <= highest)
-            photons = np.where(inside, (raw - panel.get_pedestal()) / panel.get_gain(), 0.0)
             valid[i] += inside
+            if rays is not None:
+                inside &= bragg.frame_mask(rays[i], ray_to_hkl)
+            used[i] += inside
+            photons = np.where(inside, (raw - panel.get_pedestal()) / panel.get_gain(), 0.0)
             total[i] += photons
             np.maximum(second[i], np.minimum(largest[i], photons), out=second[i])
             np.maximum(largest[i], photons, out=largest[i])
-    return [PixelSample(len(chosen), v, t - a - b) for v, t, a, b in zip(valid, total, largest, second)]
+    return [
+        PixelSample(len(chosen), v, np.maximum(u - 2, 0), t - a - b)
+        for v, u, t, a, b in zip(valid, used, total, largest, second)
+    ]
