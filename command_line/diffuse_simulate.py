@@ -18,9 +18,12 @@ Examples::
 
   dials.diffuse_simulate photons=1 sweeps=2
 
-  dials.diffuse_simulate photons=0.05 sweeps=1 frames=200 detector.model=6M detector.distance=250 noise=True
+  dials.diffuse_simulate photons=0.05 sweeps=1 frames=200 detector.model=6M detector.distance=250
 
   dials.import images/sweep_*.cbf
+
+The crystal is mounted anew for every sweep, so dials.index needs joint_indexing=False (it may then write the
+experiments in another order; their images' names tell which is which).
 """
 
 phil_scope = parse(
@@ -29,7 +32,7 @@ include scope dials_diffuse.phil_scope.simulate.phil_scope
 output {
   images = images
     .type = path
-    .help = "Folder for the images."
+    .help = "Folder for the images. Images of an earlier simulation in it are removed."
   truth = truth.json
     .type = path
     .help = "The truth."

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-import libtbx
 import libtbx.phil
 import numpy as np
 from dials.util import Sorry
-from dials.util.mp import available_cores
 from numba import njit
-from tqdm import tqdm
 
 from dials_diffuse.algorithms.simulation import instrument
 from dials_diffuse.algorithms.simulation.cbf import Header, write_image
 from dials_diffuse.algorithms.simulation.truth import Truth
+from dials_diffuse.parallel import parallel_map
 
 logger = logging.getLogger("dials.diffuse.simulation")
 
@@ -35,7 +30,8 @@ def simulate(params: libtbx.phil.scope_extract, folder: str | os.PathLike) -> Tr
     params : libtbx.phil.scope_extract
         Of :data:`dials_diffuse.phil_scope.simulate.phil_scope`.
     folder : path
-        Where ``sweep_1_0001.cbf``, ..., ``background_0001.cbf``, ... go; made if missing.
+        Where ``sweep_1_0001.cbf``, ..., ``background_0001.cbf``, ... go; made if missing. Such images from earlier
+        are removed.
 
     Returns
     -------
@@ -52,13 +48,17 @@ def simulate(params: libtbx.phil.scope_extract, folder: str | os.PathLike) -> Tr
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Sorry(f"Cannot make the folder {folder}: {error.strerror}. Choose another with output.images.") from error
+    for pattern in ("sweep_*_[0-9][0-9][0-9][0-9].cbf", "background_[0-9][0-9][0-9][0-9].cbf"):
+        for left_over in folder.glob(pattern):
+            left_over.unlink()  # or they would be imported with the new ones
     truth = Truth(params)
     truth.templates = [os.fspath(folder / f"sweep_{i + 1}_####.cbf") for i in range(len(truth.sweeps))]
     describe(truth)
     images = [(sweep, frame) for sweep, model in enumerate(truth.sweeps) for frame in range(model.frames)]
     if params.background.photons:
         images += [(BACKGROUND, image) for image in range(params.background.images)]
-    for _ in tqdm(_make_all(truth, folder, images), total=len(images), unit="image", disable=None):
+    make_image(truth, *images[0])  # makes what all images have in common, before the processes part
+    for _ in parallel_map(lambda image: _write(truth, folder, *image), images, params.nproc, "Simulating"):
         pass
     return truth
 
@@ -78,25 +78,7 @@ def describe(truth: Truth) -> None:
     logger.info("Scale: a diffuse strength of 1 stands for %.6g photons / (s sr)", truth.scales["diffuse"])
 
 
-def _make_all(truth: Truth, folder: Path, images: list[tuple[int, int]]) -> Iterator[None]:
-    """Make the images in several processes, which share the truth from before they were split off."""
-    nproc = available_cores() if truth.params.nproc is libtbx.Auto else truth.params.nproc
-    global _shared
-    _shared = (truth, folder)
-    make_image(truth, *images[0])  # compiles, and makes what all images have in common
-    if nproc == 1:
-        yield from map(_write, images)
-        return
-    with ProcessPoolExecutor(nproc, mp_context=multiprocessing.get_context("fork")) as pool:
-        yield from pool.map(_write, images)
-
-
-_shared: tuple[Truth, Path]
-
-
-def _write(image: tuple[int, int]) -> None:
-    truth, folder = _shared
-    sweep, number = image
+def _write(truth: Truth, folder: Path, sweep: int, number: int) -> None:
     name = "background" if sweep == BACKGROUND else f"sweep_{sweep + 1}"
     write_image(
         make_image(truth, sweep, number), make_header(truth, sweep), number, folder / f"{name}_{number + 1:04d}.cbf"

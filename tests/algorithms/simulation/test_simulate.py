@@ -121,10 +121,12 @@ def test_bad_pixels_gaps_and_noise_free_images():
 @pytest.mark.parametrize("nproc", [1, 2])
 def test_images_do_not_depend_on_processes(tmp_path, nproc):
     settings = "detector.model=100K sweeps=2 frames=3 background.images=2"
+    (tmp_path / "sweep_1_0004.cbf").touch()  # of an earlier simulation
     simulate(make_params(f"{settings} nproc={nproc}"), tmp_path)
     again = Truth(make_params(settings))
     for sweep, name in ((0, "sweep_1"), (1, "sweep_2"), (BACKGROUND, "background")):
         (found,) = read(list(tmp_path.glob(f"{name}_*.cbf")))
+        assert len(found.imageset) == (2 if sweep == BACKGROUND else 3)
         for i in reversed(range(len(found.imageset))):
             np.testing.assert_array_equal(
                 flumpy.to_numpy(found.imageset.get_raw_data(i)[0]), make_image(again, sweep, i)

@@ -41,7 +41,7 @@ def crystal(request):
 
 
 def test_nothing_of_the_reduction_is_imported():
-    allowed = ("algorithms.simulation", "program", "output", "provenance", "phil_scope.simulate")
+    allowed = ("algorithms.simulation", "program", "output", "provenance", "parallel", "phil_scope.simulate")
     for name in Path(simulation.__file__).parent.glob("*.py"):
         if name.name == "demo.py":
             continue
