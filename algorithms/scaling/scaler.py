@@ -120,7 +120,7 @@ class MultiBatchScaler:
             )
         else:
             self._refine(repeated)
-            self._report_undetermined(repeated)
+            self._report_undetermined()
         for model, part in zip(self.models, self._slices):
             term = model.components["scale"]
             term.parameters = flex.double(self.parameters[part])
@@ -228,7 +228,7 @@ class MultiBatchScaler:
             rows[chosen] = model.components["scale"].table_row(x) + self._first_row[i]
         return rows
 
-    def _report_undetermined(self, observations: GroupedObservations) -> None:
+    def _report_undetermined(self) -> None:
         """Say which sweeps' scales the data leave open."""
         means = self._mean @ self.parameters
         errors = np.sqrt(np.einsum("ij,jk,ik->i", self._mean, self.covariance, self._mean)) / means
