@@ -16,7 +16,7 @@ mask {
     find = False
       .type = bool
       .help = "Find the shadow of the beam stop from the sampled frames."
-    threshold = 0.5
+    threshold = 0.3
       .type = float(value_min=0, value_max=1)
       .help = "A pixel is in shadow where it has less than this share of the counts expected at its resolution."
     margin = 3

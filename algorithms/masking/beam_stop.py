@@ -9,8 +9,10 @@ from scipy import ndimage
 
 from dials_diffuse.algorithms.masking.sample import PixelSample
 
-#: Side of the box, in pixels, over which counts are averaged before they are compared.
-BOX = 5
+#: Smallest and largest side of the box, in pixels, over which counts are averaged before they are compared.
+BOX_RANGE = (5, 15)
+#: Photons that should be expected in the box: fewer, and the shadow is lost in the noise.
+PHOTONS = 100
 
 
 def beam_stop_mask(
@@ -47,12 +49,14 @@ def beam_stop_mask(
         return nothing
 
     usable = good & (sample.used > 0)
-    share = ndimage.uniform_filter(usable.astype(float), BOX)
-    mean = ndimage.uniform_filter(np.where(usable, sample.total / np.maximum(sample.used, 1), 0.0), BOX)
-    mean /= np.maximum(share, 1.0 / BOX**2)
+    box = int(np.ceil(np.sqrt(PHOTONS / max(sample.total[usable].mean(), 1e-9)))) | 1
+    box = min(max(box, BOX_RANGE[0]), BOX_RANGE[1])
+    share = ndimage.uniform_filter(usable.astype(float), box)
+    mean = ndimage.uniform_filter(np.where(usable, sample.total / np.maximum(sample.used, 1), 0.0), box)
+    mean /= np.maximum(share, 1.0 / box**2)
 
     y, x = np.ogrid[:nslow, :nfast]
-    radius = np.hypot(x + 0.5 - beam_x, y + 0.5 - beam_y).astype(int) // BOX
+    radius = np.hypot(x + 0.5 - beam_x, y + 0.5 - beam_y).astype(int) // box
     medians = ndimage.median(mean, np.where(usable, radius, -1), np.arange(radius.max() + 1))
     medians = np.nan_to_num(medians)
     expected = np.maximum.accumulate(medians[::-1])[::-1]
