@@ -67,6 +67,8 @@ def beam_stop_mask(
     touching = np.unique(labels[near & dark])
     shadow = np.isin(labels, touching[touching > 0]) & dark
     shadow = ndimage.binary_fill_holes(shadow)
-    if params.margin and shadow.any():
-        shadow = ndimage.binary_dilation(shadow, iterations=params.margin)
+    if shadow.any():
+        # Averaging blurs the edge, so that the threshold is met this far inside the shadow.
+        inside = round((0.5 - params.threshold) * box)
+        shadow = ndimage.binary_dilation(shadow, iterations=max(params.margin + inside, 1))
     return shadow
