@@ -42,7 +42,7 @@ test: $(READY)
 	$(RUN) -m pytest -n $(NPROC) --dist loadgroup
 
 demo: $(READY)
-	$(RUN) -m dials_diffuse.algorithms.simulation.demo demo
+	$(RUN) docs/demo.py demo
 
 bench: $(READY)
 	$(RUN) benchmarks/run.py

@@ -79,45 +79,41 @@ def dynamic_mask(imageset: ImageSet, experiment: Experiment, index: int) -> tupl
 
 
 @lru_cache(maxsize=1)
-def _upper_limit_is_trusted() -> bool:
-    """Whether dxtbx takes the trusted range as closed (since 3.13) or as half open."""
+def _limits_are_trusted() -> bool:
+    """Whether dxtbx counts the limits of the trusted range as within it: not in 3.12, but in newer versions."""
     panel = Panel()
     panel.set_image_size((1, 1))
     panel.set_trusted_range((-10, 10))
-    value = flex.double(flex.grid(1, 1), 10)
-    return bool(panel.get_trusted_range_mask(value)[0])
-
-
-@lru_cache(maxsize=1)
-def _lower_limit_is_trusted() -> bool:
-    panel = Panel()
-    panel.set_image_size((1, 1))
-    panel.set_trusted_range((-10, 10))
-    value = flex.double(flex.grid(1, 1), -10)
-    return bool(panel.get_trusted_range_mask(value)[0])
+    return bool(panel.get_trusted_range_mask(flex.double(flex.grid(1, 1), 10))[0])
 
 
 def trusted_limits(panel: Panel, dtype: np.dtype) -> tuple[np.generic, np.generic]:
     """Smallest and largest raw value that are trusted, both inclusive, as values of ``dtype``."""
     lowest, highest = panel.get_trusted_range()
+    closed = _limits_are_trusted()
     if np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
-        lowest = np.ceil(lowest) if _lower_limit_is_trusted() else np.floor(lowest) + 1
-        highest = np.floor(highest) if _upper_limit_is_trusted() else np.ceil(highest) - 1
+        lowest, highest = (
+            (np.ceil(lowest), np.floor(highest)) if closed else (np.floor(lowest) + 1, np.ceil(highest) - 1)
+        )
         return dtype.type(max(lowest, info.min + 1)), dtype.type(min(highest, info.max))
-    lowest = dtype.type(lowest) if _lower_limit_is_trusted() else np.nextafter(dtype.type(lowest), dtype.type(np.inf))
-    highest = (
-        dtype.type(highest) if _upper_limit_is_trusted() else np.nextafter(dtype.type(highest), dtype.type(-np.inf))
-    )
-    return lowest, highest
+    lowest, highest = dtype.type(lowest), dtype.type(highest)
+    return (lowest, highest) if closed else (np.nextafter(lowest, highest), np.nextafter(highest, lowest))
 
 
 def exposure_times(experiment: Experiment) -> np.ndarray | None:
-    """Exposure time of each frame in seconds; None where the images do not tell."""
+    """Exposure time of each frame in seconds; None where the images do not tell.
+
+    A sweep that was imported by template has the time of its first image only: the others are taken to have it too.
+    """
     if experiment.scan is None:
         return None
     times = np.array(experiment.scan.get_exposure_times(), dtype=float)
-    return times if times.size and (times > 0).all() else None
+    known = times > 0
+    if not known.any():
+        return None
+    times[~known] = times[known][0]
+    return times
 
 
 def _first_line(error: Exception) -> str:

@@ -9,8 +9,8 @@ phil_scope = parse(
 extract {
   mode = *voxel pixel
     .type = choice
-    .help = "voxel: an observation is the sum over the pixels of a panel that fall into a voxel during a batch of frames."
-            "pixel: every pixel of every frame is an observation, for stills, small data and checks."
+    .help = "voxel: an observation is the sum over the pixels of a panel that fall into a voxel during a batch of"
+            "frames. pixel: every pixel of every frame is an observation, for stills, small data and checks."
   batch_width = 1.0
     .type = float(value_min=0)
     .help = "Width in degrees of the batches of frames that are summed. Whatever varies during data collection is"

@@ -33,8 +33,8 @@ mask {
       .help = "How many frames, evenly spread over each sweep, are looked at."
     n_sigma = 6
       .type = float(value_min=3)
-      .help = "A pixel is hot (dead) if its count over the sample is this many Poisson standard deviations above (below)"
-              "that of its neighbourhood."
+      .help = "A pixel is hot (dead) if its count over the sample is this many Poisson standard deviations above"
+              "(below) that of its neighbourhood."
     ratio = 3
       .type = float(value_min=1)
       .help = "... and at least this many times more (less) than it."
@@ -44,7 +44,7 @@ bragg_mask {
   mode = none *ellipsoid shoebox file
     .type = choice
     .help = "How Bragg peaks are masked. ellipsoid: pixels whose fractional Miller indices lie within an ellipsoid of a"
-            "lattice point, following the peaks through the sweep. shoebox: the bounding boxes of the reflections given."
+            "lattice point, following the peaks through the sweep. shoebox: the bounding boxes of the reflections."
             "file: one static mask for the whole sweep. none: nothing is masked."
   file = None
     .type = path

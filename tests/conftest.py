@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dials_diffuse  # noqa: F401, I001  sets LIBTBX_BUILD before anything of cctbx is imported
-
 import fcntl
 import os
 import shutil
@@ -11,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+import dials_diffuse  # noqa: F401, I001  sets LIBTBX_BUILD before anything of cctbx is imported
 
 SNASE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snase"
 

@@ -205,6 +205,13 @@ def report(dataset: Dataset, corrections: CombinedCorrection) -> dict:
         }
         for i, number in enumerate(np.bincount(ids, minlength=n))
     ]
+    for i, e in enumerate(experiments):
+        if e["background"] > e["photons"]:
+            logger.warning(
+                "Experiment %d has fewer photons than its background: are the exposure times of both right? "
+                "(background_model.scale corrects for a different beam.)",
+                i,
+            )
     rows = [
         [i, e["observations"], f"{e['photons']:.4g}", f"{e['background']:.4g}", f"{e['mean_intensity'] or 0:.4g}"]
         for i, e in enumerate(experiments)
