@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dials_session import dials, index_and_refine, working_directory
 
 import dials_diffuse  # noqa: F401, I001  sets LIBTBX_BUILD before anything of cctbx is imported
 
@@ -46,3 +47,23 @@ def snase(tmp_path, monkeypatch) -> Path:
     (tmp_path / "images").symlink_to(SNASE / "images")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def two_sweeps(make_once) -> Path:
+    """Simulated at 1 photon a pixel, b and background varying, and refined by DIALS.
+
+    Holds truth.json, images, sweep_1/refined.*, sweep_2/refined.*, background/imported.expt.
+    """
+
+    def make(folder: Path) -> None:
+        from dials_diffuse.command_line.diffuse_simulate import run
+
+        with working_directory(folder):
+            run(["photons=1", "frames=100", "background.variation=0.2", "background.images=40"])
+        for sweep in ("sweep_1", "sweep_2"):
+            index_and_refine(folder / sweep, f"../images/{sweep}_####.cbf")
+        (folder / "background").mkdir()
+        dials(folder / "background", "import", "template=../images/background_####.cbf")
+
+    return make_once("two-sweeps", make)

@@ -1,0 +1,38 @@
+"""What a user does before he comes to us."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def working_directory(folder: Path) -> Iterator[None]:
+    """Work in a folder; programs write into the current one."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def dials(folder: Path, program: str, *args: str) -> None:
+    """Run one of DIALS's own programs in a folder."""
+    done = subprocess.run([f"dials.{program}", *args], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, f"dials.{program} {' '.join(args)}:\n{done.stdout}\n{done.stderr}"
+
+
+def index_and_refine(folder: Path, images: str, *import_options: str) -> None:
+    """What a user does before he comes to us, with no help from the true geometry; makes refined.expt, refined.refl."""
+    folder.mkdir()
+    dials(folder, "import", f"template={images}", *import_options)
+    dials(folder, "find_spots", "imported.expt", "d_min=2.5", "nproc=1")
+    cell = ("unit_cell=39.5,45.2,51.3,90,90,90", "space_group=P212121")
+    dials(
+        folder, "index", "imported.expt", "strong.refl", *cell, "indexing.method=fft1d", "n_macro_cycles=2", "nproc=1"
+    )
+    dials(folder, "refine", "indexed.expt", "indexed.refl", "nproc=1")
