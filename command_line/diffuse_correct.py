@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from dials_diffuse.output import whole_files
 from dials_diffuse.program import finish, handled_errors, start
 from dials_diffuse.provenance import hash_file
 
@@ -60,9 +59,7 @@ def run(args: list[str] | None = None) -> None:
         correct(dataset, params, corrections)
         summary = report(dataset, corrections)
         session.record.inputs.update({name: hash_file(name) for name in params.background if name})
-        dataset.write(output.experiments, output.reflections)
-        with whole_files(output.json) as (part,):
-            part.write_text(json.dumps(summary, indent=1))
+        dataset.write(output.experiments, output.reflections, {output.json: json.dumps(summary, indent=1)})
         finish(output.experiments, output.reflections, output.json)
 
 

@@ -50,14 +50,11 @@ def run(args: list[str] | None = None) -> None:
         from dials_diffuse.algorithms.scaling.observations import COLUMNS
         from dials_diffuse.algorithms.scaling.scale import scale
         from dials_diffuse.dataset import Dataset
-        from dials_diffuse.output import whole_files
 
         output = session.params.output
         dataset = Dataset.from_session(session, "dials.diffuse_correct", COLUMNS)
         report = scale(dataset, session.params)
-        dataset.write(output.experiments, output.reflections)
-        with whole_files(output.json) as (part,):
-            part.write_text(json.dumps(report, indent=1))
+        dataset.write(output.experiments, output.reflections, {output.json: json.dumps(report, indent=1)})
         finish(output.experiments, output.reflections, output.json)
 
 

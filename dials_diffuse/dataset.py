@@ -14,6 +14,7 @@ from dials.util import Sorry
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.images import sweep_name
 from dials_diffuse.output import whole_files
 from dials_diffuse.program import Session
 from dials_diffuse.provenance import ProcessRecord
@@ -43,17 +44,28 @@ class Dataset:
     grid: GlobalGrid
     history: list[ProcessRecord] = field(default_factory=list)
 
-    def write(self, expt: str | os.PathLike, refl: str | os.PathLike) -> None:
+    def write(
+        self, expt: str | os.PathLike, refl: str | os.PathLike, texts: dict[str | os.PathLike, str] | None = None
+    ) -> None:
         """Write both files, whole or not at all.
+
+        Parameters
+        ----------
+        expt, refl : path
+        texts : dict of path to str, optional
+            Other files that belong to them, and what to write there.
 
         Raises
         ------
         Sorry
             If they cannot be written.
         """
-        with whole_files(expt, refl) as (expt_part, refl_part):
+        texts = texts or {}
+        with whole_files(expt, refl, *texts) as (expt_part, refl_part, *text_parts):
             write_experiments(self.experiments, self.grid, self.history, expt_part)
             self.observations.as_file(os.fspath(refl_part))
+            for part, text in zip(text_parts, texts.values()):
+                part.write_text(text)
 
     @classmethod
     def from_session(cls, session: Session, made_by: str, columns: tuple[str, ...] = ()) -> Dataset:
@@ -81,8 +93,8 @@ class Dataset:
         datasets = []
         tables = {name: flex.reflection_table.from_file(name) for name in session.reflection_files}
         for expt, experiments in zip(session.experiment_files, session.experiments):
-            refl = _table_of(experiments, tables, expt)
             grid, history = read_diffuse_header(expt, made_by)
+            refl = _table_of(experiments, tables, expt)
             missing = [column for column in ("miller_index", *columns) if column not in tables[refl]]
             if missing:
                 raise Sorry(f"{refl} has no column {missing[0]}: it must be the output of {made_by}.")
@@ -104,15 +116,16 @@ class Dataset:
             return datasets[0]
         first = datasets[0].grid
         for dataset in datasets[1:]:
+            both = f"{sweep_name(datasets[0].experiments[0])} and {sweep_name(dataset.experiments[0])}"
             if dataset.grid.ndiv != first.ndiv or dataset.grid.laue_group != first.laue_group:
                 raise Sorry(
-                    f"The data sets were extracted on different grids ({first} and {dataset.grid}): extract them with "
-                    "the same grid.ndiv and space group."
+                    f"{both} were extracted on different grids ({first} and {dataset.grid}): extract them with the "
+                    "same grid.ndiv and space group."
                 )
             if not dataset.grid.unit_cell.is_similar_to(first.unit_cell, 0.02, 2):
                 raise Sorry(
-                    f"The cells of the data sets differ: {first.unit_cell} and {dataset.grid.unit_cell}. Leave out or "
-                    "reindex one of them."
+                    f"The cells of {both} differ: {first.unit_cell} and {dataset.grid.unit_cell}. Leave out or reindex "
+                    "one of them."
                 )
         cells = np.mean([d.grid.unit_cell.parameters() for d in datasets], axis=0)
         cell = first.space_group.average_unit_cell(uctbx.unit_cell(tuple(cells)))
@@ -124,6 +137,7 @@ class Dataset:
             table = dataset.observations
             identifiers = dict(table.experiment_identifiers())
             _forget_identifiers(table)
+            _check_new(dataset.experiments, experiments, "a second data set")
             table["id"] += len(experiments)
             for key, identifier in identifiers.items():
                 table.experiment_identifiers()[key + len(experiments)] = identifier
@@ -145,10 +159,11 @@ def models_and_reflections(session: Session) -> tuple[ExperimentList, flex.refle
     Raises
     ------
     Sorry
-        If a reflection file does not belong to the experiments.
+        If a reflection file does not belong to the experiments, or one experiment was given twice.
     """
     experiments = ExperimentList()
-    for part in session.experiments:
+    for part, name in zip(session.experiments, session.experiment_files):
+        _check_new(part, experiments, name)
         experiments.extend(part)
     if not session.reflection_files:
         return experiments, None
@@ -156,6 +171,8 @@ def models_and_reflections(session: Session) -> tuple[ExperimentList, flex.refle
     reflections = flex.reflection_table()
     for name in session.reflection_files:
         table = flex.reflection_table.from_file(name)
+        if "id" not in table or "panel" not in table:
+            raise Sorry(f"{name} does not tell experiments and panels: give refined.refl or integrated.refl.")
         identifiers = dict(table.experiment_identifiers())
         if not identifiers and len(experiments) == 1:
             identifiers = {0: experiments[0].identifier}
@@ -196,6 +213,18 @@ def read_diffuse_header(filename: str | os.PathLike, made_by: str) -> tuple[Glob
     if header is None:
         raise Sorry(f"{filename} was not written by {made_by} (it holds no grid): run that first.")
     return GlobalGrid.from_dict(header["grid"]), [ProcessRecord.from_dict(record) for record in header["history"]]
+
+
+def _check_new(experiments: ExperimentList, others: ExperimentList, name: str) -> None:
+    """Raise Sorry if the same experiment, by its identifier, was given before."""
+    identifiers = list(experiments.identifiers())
+    if again := set(identifiers) & set(others.identifiers()) - {""}:
+        raise Sorry(f"The experiment {again.pop()} was given twice, the second time in {name}: give each file once.")
+    if "" in identifiers and len(experiments) + len(others) > 1:
+        raise Sorry(
+            f"Experiments of {name} have no identifiers, so that nothing tells whose the reflections are: use "
+            "dials.assign_experiment_identifiers."
+        )
 
 
 def _table_of(experiments: ExperimentList, tables: dict[str, flex.reflection_table], expt: str) -> str:

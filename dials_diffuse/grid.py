@@ -14,6 +14,8 @@ from dials.util import Sorry
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 
+from dials_diffuse.images import sweep_name
+
 
 @dataclass(frozen=True, eq=False)
 class GlobalGrid:
@@ -38,7 +40,7 @@ class GlobalGrid:
     Raises
     ------
     Sorry
-        If ndiv differs between axes that the Laue group mixes.
+        If ndiv differs between axes that the Laue group mixes, or d_min is not positive.
     """
 
     unit_cell: uctbx.unit_cell
@@ -50,6 +52,8 @@ class GlobalGrid:
         object.__setattr__(self, "ndiv", tuple(int(n) for n in self.ndiv))
         if min(self.ndiv) < 1:
             raise Sorry(f"grid.ndiv={','.join(map(str, self.ndiv))}: each must be 1 or more.")
+        if not self.d_min > 0:
+            raise Sorry(f"d_min={self.d_min}: give a resolution above 0 A, or none for all that the detector sees.")
         for operation in self.laue_group:
             rotation = np.array(operation.r().as_double()).reshape(3, 3)
             for i, j in zip(*np.nonzero(rotation)):
@@ -76,19 +80,21 @@ class GlobalGrid:
         Sorry
             If a crystal is missing, the crystals' Laue groups differ, or ndiv does not fit the Laue group.
         """
+        for experiment in experiments:
+            if experiment.crystal is None:
+                raise Sorry(f"{sweep_name(experiment)} has no crystal: index it first (dials.index).")
         crystals = [experiment.crystal for experiment in experiments]
-        if any(model is None for model in crystals):
-            raise Sorry("The experiments have no crystal: index them first (dials.index).")
         if params.grid.space_group is not None:
             space_group = params.grid.space_group.group()
         else:
             space_group = crystals[0].get_space_group()
             laue = space_group.build_derived_laue_group()
-            for model in crystals[1:]:
-                if model.get_space_group().build_derived_laue_group() != laue:
+            for experiment in experiments:
+                if experiment.crystal.get_space_group().build_derived_laue_group() != laue:
                     raise Sorry(
-                        "The crystals have different Laue groups: reindex them to a common setting (dials.reindex, "
-                        "dials.cosym), or give grid.space_group."
+                        f"The crystals of {sweep_name(experiments[0])} and {sweep_name(experiment)} have different "
+                        "Laue groups: reindex them to a common setting (dials.reindex, dials.cosym), or give "
+                        "grid.space_group."
                     )
         cell = params.grid.unit_cell
         if cell is None:

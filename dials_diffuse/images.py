@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 from dials.array_family import flex
 from dials.util import Sorry
-from dxtbx import flumpy
-from dxtbx.imageset import ImageSet
+from dxtbx import IncorrectFormatError, flumpy
+from dxtbx.imageset import ImageSequence, ImageSet
 from dxtbx.model import Experiment, Panel
 
 
@@ -38,7 +38,7 @@ def frame_arrays(imageset: ImageSet, index: int) -> tuple[np.ndarray, ...]:
         arrays = tuple(flumpy.to_numpy(panel) for panel in panels)
     except Exception as error:  # whatever a format class raises on a bad file
         raise Sorry(
-            f"Cannot read image {index + 1} of the sweep, {imageset.get_path(index)} ({_first_line(error)}). Put the "
+            f"Cannot read image {index + 1} of the sweep, {imageset.get_path(index)} ({first_line(error)}). Put the "
             "file right, or leave it out with dials.slice_sequence."
         ) from error
     imageset.clear_cache()
@@ -116,6 +116,17 @@ def exposure_times(experiment: Experiment) -> np.ndarray | None:
     return times
 
 
-def _first_line(error: Exception) -> str:
+def sweep_name(experiment: Experiment) -> str:
+    """The images of an experiment, short, for messages: their template, or the first one's name."""
+    imageset = experiment.imageset
+    if imageset is None:
+        return f"experiment {experiment.identifier}"
+    return imageset.get_template() if isinstance(imageset, ImageSequence) else imageset.get_path(0)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, short."""
+    if isinstance(error, IncorrectFormatError):
+        return "it is not of the format it should be"
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import platform
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import libtbx.phil
 from dials.util import Sorry, log, make_sys_exit_red
-from dials.util.options import ArgumentParser
 from dials.util.version import dials_version
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse import __version__
+from dials_diffuse.arguments import Arguments
 from dials_diffuse.provenance import ProcessRecord, hash_file
 
 logger = logging.getLogger("dials.diffuse")
@@ -91,7 +94,7 @@ def start(
         print(f"dials_diffuse {__version__}, {dials_version()}")
         return None
     files = ["models.expt"] * needs_experiments + ["observations.refl"] * (needs_experiments and read_reflections)
-    parser = ArgumentParser(
+    parser = Arguments(
         usage=" ".join([name, "[options]", "[param.phil]", *files]),
         prog=name,
         phil=phil,
@@ -103,7 +106,8 @@ def start(
     if not args:
         parser.print_help()
         return None
-    params, options = parser.parse_args(args=args, show_diff_phil=False)
+    params, options = parser.parse_args(args=args)
+    check_output_folders(params.output)
     log.config(verbosity=options.verbose, logfile=params.output.log)
     log_versions(name)
     if changed := parser.diff_phil.as_str():
@@ -114,7 +118,6 @@ def start(
     experiment_files = [entry.filename for entry in params.input.experiments]
     reflection_files = [entry.filename for entry in params.input.reflections] if read_reflections else []
     if not experiment_files:
-        parser.print_help()
         raise Sorry(f"{name} needs an experiment file (.expt): name one on the command line.")
     session = Session(
         params,
@@ -126,6 +129,32 @@ def start(
     for filename in (*experiment_files, *reflection_files):
         session.record.inputs[filename] = hash_file(filename)
     return session
+
+
+def check_output_folders(output: libtbx.phil.scope_extract) -> None:
+    """See that all outputs can be written before any work is done.
+
+    Parameters
+    ----------
+    output : libtbx.phil.scope_extract
+        The scope ``output``: whatever is text in it is the name of a file.
+
+    Raises
+    ------
+    Sorry
+        If a folder does not exist or cannot be written to, or two outputs have one name.
+    """
+    names = {
+        parameter: name for parameter, name in vars(output).items() if isinstance(name, str) and parameter[0] != "_"
+    }
+    for parameter, name in names.items():
+        if list(names.values()).count(name) > 1:
+            raise Sorry(f"output.{parameter}={name} is the name of another output, too: give each its own.")
+        folder = Path(name).resolve().parent
+        if not folder.is_dir():
+            raise Sorry(f"The folder of output.{parameter}={name} does not exist: make it first, or choose another.")
+        if not os.access(folder, os.W_OK):
+            raise Sorry(f"No permission to write output.{parameter}={name}: choose another folder.")
 
 
 def log_versions(name: str) -> None:
@@ -151,25 +180,45 @@ def finish(*written: str) -> None:
 
 @contextlib.contextmanager
 def handled_errors() -> Iterator[None]:
-    """Turn user errors into one sentence on stderr and a non-zero exit status; let SIGTERM clean up as Ctrl-C does."""
+    """Turn user errors into one sentence on stderr and a non-zero exit status; let SIGTERM clean up as Ctrl-C does.
+
+    Logging ends with the program, so that one Python process can run several, each with a log of its own.
+    """
 
     def interrupt(signum, frame):
         sys.exit(f"Stopped by signal {signum}; nothing was written.")
 
-    previous = signal.signal(signal.SIGTERM, interrupt) if _in_main_thread() else None
+    signals = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    signals *= threading.current_thread() is threading.main_thread()  # others may not set handlers
+    for number in signals:
+        signal.signal(number, interrupt)
     try:
-        with make_sys_exit_red():
+        with make_sys_exit_red(), _own_log_handlers(), _one_sentence():
             yield
+    finally:
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _one_sentence() -> Iterator[None]:
+    try:
+        yield
     except Sorry as error:
         sys.exit(f"Sorry: {error}")
     except KeyboardInterrupt:
         sys.exit("Interrupted; nothing was written.")
+
+
+@contextlib.contextmanager
+def _own_log_handlers() -> Iterator[None]:
+    """Take away, and close, the log handlers that were added: DIALS adds its own at every call."""
+    loggers = [logging.getLogger(name) for name in ("dials", "dxtbx", "xfel", "py.warnings")]
+    before = [list(logger.handlers) for logger in loggers]
+    try:
+        yield
     finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
-
-
-def _in_main_thread() -> bool:
-    import threading
-
-    return threading.current_thread() is threading.main_thread()
+        for logger, old in zip(loggers, before):
+            for handler in set(logger.handlers) - set(old):
+                logger.removeHandler(handler)
+                handler.close()

@@ -40,11 +40,23 @@ class TableParts:
         self.parts: list[tuple[str, int]] = []
 
     def save(self, name: str, columns: Columns) -> tuple[str, int]:
-        """Save a part; its name and number of rows, to give to :meth:`add`. May be called in another process."""
+        """Save a part; its name and number of rows, to give to :meth:`add`. May be called in another process.
+
+        Raises
+        ------
+        Sorry
+            If the disk is full.
+        """
         path = self.folder / name
-        path.mkdir()
-        for column, values in columns.items():
-            np.save(path / f"{column}.npy", np.ascontiguousarray(values))
+        try:
+            path.mkdir()
+            for column, values in columns.items():
+                np.save(path / f"{column}.npy", np.ascontiguousarray(values))
+        except OSError as error:
+            raise Sorry(
+                f"Cannot write temporary files to {self.folder.parent}: {error.strerror or error}. Make room or choose "
+                "another place for the output; nothing was written."
+            ) from error
         return name, len(next(iter(columns.values())))
 
     def add(self, name: str, rows: int) -> None:

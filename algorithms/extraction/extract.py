@@ -21,11 +21,12 @@ from dxtbx.model.experiment_list import ExperimentList
 from dials_diffuse.algorithms.extraction.pixel_rows import pixel_rows
 from dials_diffuse.algorithms.extraction.sweep import Sweep
 from dials_diffuse.algorithms.extraction.voxel_sums import voxel_sums
+from dials_diffuse.algorithms.masking.mask_file import write_mask
 from dials_diffuse.algorithms.masking.masks import ExperimentMasks, attach_masks, make_masks
 from dials_diffuse.dataset import Dataset, write_experiments
 from dials_diffuse.geometry import ray_directions
 from dials_diffuse.grid import GlobalGrid
-from dials_diffuse.images import exposure_times
+from dials_diffuse.images import exposure_times, sweep_name
 from dials_diffuse.output import whole_files
 from dials_diffuse.parallel import parallel_map
 from dials_diffuse.provenance import ProcessRecord
@@ -84,12 +85,14 @@ def extract_to_files(
     list of str
         The files written: several sweeps have a mask each.
     """
-    with whole_files(expt, refl) as (expt_part, refl_part):
-        with _extracted(experiments, reflections, params, Path(refl).resolve().parent) as (parts, grid, masks):
+    with _extracted(experiments, reflections, params, Path(refl).resolve().parent) as (parts, grid, masks):
+        named = attach_masks(masks, mask)
+        with whole_files(expt, refl, *named) as (expt_part, refl_part, *mask_parts):
             parts.write(refl_part, _identifiers(experiments))
-            names = attach_masks(masks, mask)
             write_experiments(experiments, grid, [record], expt_part)
-    return [expt, refl, *names]
+            for pixels, part in zip(named.values(), mask_parts):
+                write_mask(pixels, part)
+    return [expt, refl, *named]
 
 
 @contextmanager
@@ -107,8 +110,7 @@ def _extracted(
     logger.info("Grid: %s", grid)
     masks = make_masks(experiments, reflections, params, params.pixel_mask)
     warn_of_smearing(experiments, grid)
-    temporary = Path(tempfile.mkdtemp(prefix=".diffuse_extract.", dir=folder))
-    try:
+    with _temporary_folder(folder) as temporary:
         parts = TableParts(temporary)
         began = time.perf_counter()
         pixels = 0
@@ -125,6 +127,16 @@ def _extracted(
         if not parts.rows:
             raise Sorry("No pixel fell into the grid: check the masks, the trusted range and d_min.")
         yield parts, grid, masks
+
+
+@contextmanager
+def _temporary_folder(folder: Path) -> Iterator[Path]:
+    try:
+        temporary = Path(tempfile.mkdtemp(prefix=".diffuse_extract.", dir=folder))
+    except OSError as error:
+        raise Sorry(f"Cannot write to {folder}: {error.strerror}. Make room or choose another place.") from error
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -199,8 +211,8 @@ def check_experiments(experiments: ExperimentList) -> None:
     Sorry
         If a crystal or the images are missing.
     """
-    for number, experiment in enumerate(experiments):
-        which = f"Experiment {number}" if len(experiments) > 1 else "The experiment"
+    for experiment in experiments:
+        which = sweep_name(experiment)
         if experiment.crystal is None:
             raise Sorry(f"{which} has no crystal: index it first (dials.index) and refine it (dials.refine).")
         if experiment.imageset is None:

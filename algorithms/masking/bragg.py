@@ -14,8 +14,9 @@ from dxtbx.model import Experiment
 
 from dials_diffuse.algorithms.masking.ellipsoid import BraggEllipsoids
 from dials_diffuse.algorithms.masking.mask_file import PixelMask, read_mask
-from dials_diffuse.algorithms.masking.peak_shape import PeakShape, measure_peak_shape
+from dials_diffuse.algorithms.masking.peak_shape import PeakShape, measure_peak_shape, need_columns
 from dials_diffuse.grid import lattice_group, miller_index_from_numpy, miller_index_to_numpy
+from dials_diffuse.images import sweep_name
 
 logger = logging.getLogger("dials.diffuse.masking")
 
@@ -149,10 +150,16 @@ def bragg_mask(
         return FileBraggMask(experiment, params.file)
     if reflections is None or not len(reflections):
         raise Sorry(
-            f"bragg_mask.mode={params.mode} needs the reflections of every experiment: give the .refl file that "
-            "belongs to the .expt file, or set bragg_mask.mode=none."
+            f"bragg_mask.mode={params.mode} needs reflections, and there are none of {sweep_name(experiment)}: give "
+            "the .refl file that belongs to its .expt file, or set bragg_mask.mode=none."
+        )
+    if flex.max(reflections["panel"].as_int()) >= len(experiment.detector):
+        raise Sorry(
+            f"Reflections of {sweep_name(experiment)} lie on panels that its detector has not: give the .refl file "
+            "that was written together with the .expt file."
         )
     if params.mode == "shoebox":
+        need_columns(experiment, reflections, "bbox")
         return ShoeboxBraggMask(experiment, reflections)
     shape = measure_peak_shape(experiment, reflections, params)
     mask = EllipsoidBraggMask(experiment, shape, d_min, params)

@@ -19,6 +19,7 @@ from dials_diffuse.algorithms.masking.bragg import BraggMask, bragg_mask
 from dials_diffuse.algorithms.masking.mask_file import PixelMask, as_flex, read_mask, write_mask
 from dials_diffuse.algorithms.masking.pixel_mask import pixel_mask
 from dials_diffuse.geometry import IndexMapping, ray_directions
+from dials_diffuse.images import sweep_name
 from dials_diffuse.output import whole_files
 
 logger = logging.getLogger("dials.diffuse.masking")
@@ -59,8 +60,10 @@ def make_masks(
     for number, experiment in enumerate(experiments):
         if len(experiments) > 1:
             logger.info("\nExperiment %d", number)
-        if experiment.crystal is None:
-            raise Sorry("The experiments have no crystal: index them first (dials.index).")
+        if experiment.crystal is None and params.bragg_mask.mode == "ellipsoid":
+            raise Sorry(
+                f"{sweep_name(experiment)} has no crystal: index it first (dials.index), or set bragg_mask.mode=none."
+            )
         own = reflections.select(reflections["id"] == number) if reflections is not None else None
         d_min = experiment.detector.get_max_resolution(experiment.beam.get_s0())
         bragg = bragg_mask(experiment, own, d_min, params.bragg_mask)
@@ -87,10 +90,13 @@ def bragg_frame_mask(masks: ExperimentMasks, image: int) -> PixelMask:
     if not first <= image <= last:
         raise Sorry(f"There is no image {image}: the scan has images {first} to {last}.")
     index = image - first
-    ray_to_hkl = IndexMapping(experiment).ray_to_hkl(image - 0.5)
+    ellipsoids = masks.bragg.ellipsoids
+    ray_to_hkl = IndexMapping(experiment).ray_to_hkl(image - 0.5) if ellipsoids.largest > 0 else None
     good = []
     for number, (panel, mask) in enumerate(zip(experiment.detector, masks.pixels)):
-        combined = mask & masks.bragg.ellipsoids.frame_mask(ray_directions(panel), ray_to_hkl)
+        combined = mask.copy()
+        if ray_to_hkl is not None:
+            combined &= ellipsoids.frame_mask(ray_directions(panel), ray_to_hkl)
         if masks.bragg.static is not None:
             combined &= masks.bragg.static[number]
         for box_panel, x0, x1, y0, y1 in masks.bragg.frame_boxes(index):
@@ -104,22 +110,24 @@ def bragg_frame_mask(masks: ExperimentMasks, image: int) -> PixelMask:
 
 def write_masks(masks: list[PixelMask], filename: str | os.PathLike) -> list[str]:
     """Write the masks of several experiments, a repeated one once; the names, numbered if there is more than one."""
-    different: list[PixelMask] = []
-    for mask in masks:
-        if not any(mask is other for other in different):
-            different.append(mask)
-    path = Path(filename)
-    names = [path]
-    if len(different) > 1:
-        names = [path.with_name(f"{path.stem}_{i + 1}{path.suffix}") for i in range(len(different))]
-    with whole_files(*names) as parts:
-        for mask, part in zip(different, parts):
+    named = name_masks(masks, filename)
+    with whole_files(*named) as parts:
+        for mask, part in zip(named.values(), parts):
             write_mask(mask, part)
-    return [str(name) for name in names]
+    return list(named)
 
 
-def attach_masks(masks: list[ExperimentMasks], filename: str | os.PathLike) -> list[str]:
-    """Write the pixel masks and let the experiments name them, as dials.apply_mask does, for the steps that follow.
+def name_masks(masks: list[PixelMask], filename: str | os.PathLike) -> dict[str, PixelMask]:
+    """The different ones among masks by the files they go to, numbered if there is more than one."""
+    different = list({id(mask): mask for mask in masks}.values())
+    path = Path(filename)
+    if len(different) == 1:
+        return {str(path): different[0]}
+    return {str(path.with_name(f"{path.stem}_{i}{path.suffix}")): mask for i, mask in enumerate(different, 1)}
+
+
+def attach_masks(masks: list[ExperimentMasks], filename: str | os.PathLike) -> dict[str, PixelMask]:
+    """Let the experiments name their pixel masks, as dials.apply_mask does, for the steps that follow.
 
     Parameters
     ----------
@@ -130,13 +138,13 @@ def attach_masks(masks: list[ExperimentMasks], filename: str | os.PathLike) -> l
 
     Returns
     -------
-    list of str
-        The files written.
+    dict of str to PixelMask
+        The files, still to be written.
     """
-    names = write_masks([mask.pixels for mask in masks], filename)
-    by_mask = dict(zip(dict.fromkeys(id(mask.pixels) for mask in masks), names))
+    named = name_masks([mask.pixels for mask in masks], filename)
+    names = {id(mask): name for name, mask in named.items()}
     for mask in masks:
         lookup = mask.experiment.imageset.external_lookup.mask
         lookup.data = ImageBool(as_flex(mask.pixels))
-        lookup.filename = os.path.abspath(by_mask[id(mask.pixels)])
-    return names
+        lookup.filename = os.path.abspath(names[id(mask.pixels)])
+    return named

@@ -14,6 +14,7 @@ from dxtbx.model import Experiment
 
 from dials_diffuse.geometry import IndexMapping
 from dials_diffuse.grid import miller_index_to_numpy
+from dials_diffuse.images import sweep_name
 
 logger = logging.getLogger("dials.diffuse.masking")
 
@@ -67,7 +68,7 @@ def measure_peak_shape(
     Sorry
         If no reflection is indexed.
     """
-    reflections = _indexed(reflections)
+    reflections = _indexed(experiment, reflections)
     if "shoebox" in reflections and reflections["shoebox"][0].is_consistent() and len(reflections["shoebox"][0].data):
         return _from_shoeboxes(experiment, reflections, params)
     if experiment.profile is not None and hasattr(experiment.profile, "sigma_b"):
@@ -75,14 +76,24 @@ def measure_peak_shape(
     return _from_bounding_boxes(experiment, reflections)
 
 
-def _indexed(reflections: flex.reflection_table) -> flex.reflection_table:
+def need_columns(experiment: Experiment, reflections: flex.reflection_table, *columns: str) -> None:
+    """Raise Sorry unless the reflections of an experiment have all columns."""
+    for column in columns:
+        if column not in reflections:
+            raise Sorry(
+                f"The reflections of {sweep_name(experiment)} have no column {column}, so that Bragg peaks cannot be "
+                "masked: give refined.refl or integrated.refl, or set bragg_mask.mode=none."
+            )
+
+
+def _indexed(experiment: Experiment, reflections: flex.reflection_table) -> flex.reflection_table:
     if "miller_index" in reflections:
         indexed = reflections.select(reflections["miller_index"] != (0, 0, 0))
         if len(indexed):
             return indexed
     raise Sorry(
-        "No reflection is indexed, so that Bragg peaks cannot be masked: give refined.refl or integrated.refl (after "
-        "dials.index), or set bragg_mask.mode=none."
+        f"No reflection of {sweep_name(experiment)} is indexed, so that Bragg peaks cannot be masked: give "
+        "refined.refl or integrated.refl (after dials.index), or set bragg_mask.mode=none."
     )
 
 
@@ -168,6 +179,7 @@ def _from_profile_model(experiment: Experiment, reflections: flex.reflection_tab
 def _from_bounding_boxes(experiment: Experiment, reflections: flex.reflection_table) -> PeakShape:
     """Isotropic in 1/Angstrom, a spot's bounding box taken as three standard deviations to each side."""
     logger.warning("The reflections have neither shoeboxes nor a profile model: widths of peaks from bounding boxes.")
+    need_columns(experiment, reflections, "bbox")
     x0, x1, y0, y1, _, _ = (flumpy.to_numpy(part) for part in reflections["bbox"].parts())
     panel = experiment.detector[0]
     pixel = panel.get_pixel_size()[0] / panel.get_distance() / experiment.beam.get_wavelength()
@@ -177,6 +189,7 @@ def _from_bounding_boxes(experiment: Experiment, reflections: flex.reflection_ta
 
 
 def _isotropic(experiment: Experiment, reflections: flex.reflection_table, variance: float, growth: float) -> PeakShape:
+    need_columns(experiment, reflections, "bbox", "intensity.sum.value")
     to_hkl = np.linalg.inv(np.array(experiment.crystal.get_B()).reshape(3, 3))
     x0, x1, y0, y1, z0, z1 = (flumpy.to_numpy(part) for part in reflections["bbox"].parts())
     volume = np.maximum((x1 - x0) * (y1 - y0) * (z1 - z0), 1)

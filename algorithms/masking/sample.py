@@ -59,7 +59,8 @@ def sample_pixels(experiment: Experiment, frames: int, bragg: BraggEllipsoids) -
     mapping = IndexMapping(experiment)
     rays = [ray_directions(panel) for panel in experiment.detector] if bragg.largest > 0 else None
     for index in chosen:
-        ray_to_hkl = mapping.ray_to_hkl(mapping.array_range[0] + index + 0.5)
+        if rays is not None:
+            ray_to_hkl = mapping.ray_to_hkl(mapping.array_range[0] + index + 0.5)
         for i, (panel, raw) in enumerate(zip(experiment.detector, frame_arrays(experiment.imageset, int(index)))):
             lowest, highest = trusted_limits(panel, raw.dtype)
             inside = (raw >= lowest) & (raw <= highest)
