@@ -79,7 +79,7 @@ def dynamic_mask(imageset: ImageSet, experiment: Experiment, index: int) -> tupl
 
 
 @lru_cache(maxsize=1)
-def _limits_are_trusted() -> bool:
+def limits_are_trusted() -> bool:
     """Whether dxtbx counts the limits of the trusted range as within it: not in 3.12, but in newer versions."""
     panel = Panel()
     panel.set_image_size((1, 1))
@@ -90,7 +90,7 @@ def _limits_are_trusted() -> bool:
 def trusted_limits(panel: Panel, dtype: np.dtype) -> tuple[np.generic, np.generic]:
     """Smallest and largest raw value that are trusted, both inclusive, as values of ``dtype``."""
     lowest, highest = panel.get_trusted_range()
-    closed = _limits_are_trusted()
+    closed = limits_are_trusted()
     if np.issubdtype(dtype, np.integer):
         info = np.iinfo(dtype)
         lowest, highest = (

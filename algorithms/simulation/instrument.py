@@ -18,11 +18,12 @@ from dxtbx.model import (
     SimplePxMmStrategy,
 )
 
+from dials_diffuse.images import limits_are_trusted
+
 PIXEL_SIZE = 0.172  # mm
 MODULE = (487, 195)  # pixels along fast and slow (dxtbx/format/FormatPilatusHelpers.py)
 GAP = (7, 17)
 MODULES = {"100K": (1, 1), "300K": (1, 3), "1M": (2, 5), "2M": (3, 8), "6M": (5, 12)}
-
 #: Largest count a Pilatus is trusted to report.
 COUNT_CUTOFF = 1048500
 
@@ -120,7 +121,7 @@ def _tilted_axes(tilt: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
 def _describe(panel: Panel, module: Module, mu: float, thickness: float) -> None:
     panel.set_pixel_size((PIXEL_SIZE, PIXEL_SIZE))
     panel.set_image_size(module.size)
-    panel.set_trusted_range((0, COUNT_CUTOFF))
+    panel.set_trusted_range((0 if limits_are_trusted() else -1, COUNT_CUTOFF))  # a zero is a measurement
     panel.set_raw_image_offset(module.offset)
     if thickness > 0:
         panel.set_thickness(thickness)

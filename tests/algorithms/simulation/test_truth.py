@@ -42,9 +42,8 @@ def crystal(request):
 
 def test_nothing_of_the_reduction_is_imported():
     allowed = ("algorithms.simulation", "program", "output", "provenance", "parallel", "phil_scope.simulate")
+    allowed += ("images",)  # how dxtbx's versions read the trusted range
     for name in Path(simulation.__file__).parent.glob("*.py"):
-        if name.name == "demo.py":
-            continue
         for node in ast.walk(ast.parse(name.read_text())):
             modules = [node.module] if isinstance(node, ast.ImportFrom) else []
             modules += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

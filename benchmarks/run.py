@@ -1,0 +1,200 @@
+"""Speed and memory of extraction on simulated sweeps: ``make bench`` prints the table.
+
+For a Pilatus 6M and a 300K: decoding alone, decoding with the barest loop that indexes and accumulates (what the
+machine can do), and ``dials.diffuse_extract`` with all masks, for one and two processes, and for all, half and a
+quarter of the frames; then ``dials.diffuse_correct``. Images are made once, in bench/.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+import dials_diffuse  # noqa: F401  sets LIBTBX_BUILD
+
+FRAMES = 100
+MODELS = {"300K": ["detector.distance=100"], "6M": ["detector.distance=250"]}
+
+
+def main(folder: str) -> None:
+    """Make the images where they are missing, measure, print the table."""
+    root = Path(folder).resolve()
+    rows = []
+    for model, options in MODELS.items():
+        path = root / model
+        if not (path / "sweep.expt").exists():
+            make_sweep(path, model, options)
+        for frames in (FRAMES, FRAMES // 2, FRAMES // 4):
+            for nproc in (1, 2):
+                rows.append(measure(path, model, frames, nproc))
+                print(format_row(rows[-1]) if len(rows) > 1 else HEADER + "\n" + format_row(rows[-1]), flush=True)
+        report_correct(path, model)
+
+
+def make_sweep(path: Path, model: str, options: list[str]) -> None:
+    """Simulate a sweep; write it with its true models and with reflections where DIALS predicts them."""
+    from dials.algorithms.spot_prediction import ScanStaticReflectionPredictor
+    from dials.array_family import flex
+
+    from dials_diffuse.algorithms.simulation.truth import Truth
+
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    sweep = ["sweeps=1", f"frames={FRAMES}", "oscillation.width=0.1", "header.perturb=False", "background.images=0"]
+    subprocess.run(["dials.diffuse_simulate", f"detector.model={model}", *sweep, *options], cwd=path, check=True)
+    experiments = Truth.from_file(path / "truth.json").experiments(check_format=True)
+    experiment = experiments[0]
+    reflections = ScanStaticReflectionPredictor(experiment, dmin=1.5).for_ub(experiment.crystal.get_A())
+    x, y, z = reflections["xyzcal.px"].parts()
+    corners = [part + shift for part, width in ((x, 4), (y, 4), (z, 6)) for shift in (-width, width)]
+    reflections["bbox"] = flex.int6(*(corner.iround() for corner in corners))
+    reflections["intensity.sum.value"] = flex.double(len(reflections), 2000)
+    reflections["id"] = flex.int(len(reflections), 0)
+    reflections.experiment_identifiers()[0] = experiment.identifier
+    reflections.as_file(str(path / "sweep.refl"))
+    experiments.as_file(str(path / "sweep.expt"))
+
+
+def measure(path: Path, model: str, frames: int, nproc: int) -> dict:
+    """All figures for one number of frames and processes."""
+    short = path / f"{frames}"
+    shutil.rmtree(short, ignore_errors=True)
+    short.mkdir()
+    cut = [f"image_range=1,{frames}", f"output.experiments_filename={short}/sweep.expt"]
+    cut.append(f"output.reflections_filename={short}/sweep.refl")
+    subprocess.run(
+        ["dials.slice_sequence", "sweep.expt", "sweep.refl", *cut], cwd=path, check=True, stdout=subprocess.DEVNULL
+    )
+    me = [sys.executable, __file__]
+    row = {"model": model, "frames": frames, "nproc": nproc}
+    for kind in ("decode", "bare"):
+        out, _, _ = watch([*me, kind, str(short / "sweep.expt"), str(nproc)], short)
+        row[kind] = float(out.split()[-1])
+    command = ["dials.diffuse_extract", "sweep.expt", "sweep.refl", "d_min=1.6", f"nproc={nproc}"]
+    out, row["seconds"], row["memory"] = watch(command, short)
+    row["extract"] = float(re.search(r"\((\d+) million pixels a second\)", out)[1])
+    row["observations"] = int(re.search(r"(\d+) observations from", out)[1])
+    return row
+
+
+HEADER = (
+    "| detector | frames | processes | decode | decode + bare loop | extract | of the bare loop | whole program "
+    "| peak memory | observations |\n"
+    "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
+)
+
+
+def format_row(row: dict) -> str:
+    """One line of the table; rates in million pixels a second."""
+    return (
+        f"| {row['model']} | {row['frames']} | {row['nproc']} | {row['decode']:.0f} | {row['bare']:.0f} "
+        f"| {row['extract']:.0f} | {row['extract'] / row['bare']:.2f} | {row['seconds']:.1f} s "
+        f"| {row['memory'] / 1e6:.0f} MB | {row['observations']} |"
+    )
+
+
+def report_correct(path: Path, model: str) -> None:
+    """Time and memory of dials.diffuse_correct on all frames."""
+    _, seconds, memory = watch(["dials.diffuse_correct", "extracted.expt", "extracted.refl"], path / f"{FRAMES}")
+    print(f"\ndials.diffuse_correct, {model}, {FRAMES} frames: {seconds:.1f} s, {memory / 1e6:.0f} MB\n", flush=True)
+
+
+def watch(command: list[str], folder: Path) -> tuple[str, float, int]:
+    """Run a command; its output, wall time in s, and the peak of the memory of all its processes in bytes.
+
+    Memory is the proportional set size, in which pages that processes share count once.
+    """
+    import psutil
+
+    began = time.perf_counter()
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    peak, done = 0, threading.Event()
+
+    def look() -> None:
+        nonlocal peak
+        parent = psutil.Process(process.pid)
+        while not done.wait(0.05):
+            try:
+                family = [parent, *parent.children(recursive=True)]
+                peak = max(peak, sum(member.memory_full_info().pss for member in family))
+            except psutil.Error:
+                continue
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    out, _ = process.communicate()
+    done.set()
+    watcher.join()
+    if process.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{out}")
+    return out, time.perf_counter() - began, peak
+
+
+def rate(kind: str, filename: str, nproc: int) -> float:
+    """Million pixels a second of decoding alone, or with the barest loop, over all frames of an experiment file."""
+    from dxtbx.model.experiment_list import ExperimentList
+
+    from dials_diffuse.geometry import IndexMapping, ray_directions
+    from dials_diffuse.images import frame_arrays
+    from dials_diffuse.parallel import parallel_map
+
+    experiment = ExperimentList.from_file(filename)[0]
+    imageset, mapping = experiment.imageset, IndexMapping(experiment)
+    panel = experiment.detector[0]
+    frames = len(imageset)
+    if kind == "bare":
+        bare = bare_loop()
+        rays = ray_directions(panel)
+        half = np.array([int(edge / 1.2) + 1 for edge in experiment.crystal.get_unit_cell().parameters()[:3]], np.int32)
+        bare(np.zeros((1, 1), np.int32), rays[:1, :, :1].copy(), np.eye(3, dtype=np.float32), np.zeros(3, np.float32),
+             3 * half, np.zeros(np.prod(6 * half + 1), np.int64))  # fmt: skip
+
+    def work(run: tuple[int, int]) -> int:
+        counts = np.zeros(np.prod(6 * half + 1), np.int64) if kind == "bare" else None
+        pixels = 0
+        for index in range(*run):
+            (raw,) = frame_arrays(imageset, index)
+            if kind == "bare":
+                m, c = mapping.ray_to_hkl(mapping.array_range[0] + index + 0.5)
+                bare(raw, rays, (3 * m).astype(np.float32), (3 * c).astype(np.float32), 3 * half, counts)
+            pixels += raw.size
+        return pixels
+
+    edges = np.linspace(0, frames, max(nproc, frames // 10) + 1).astype(int)
+    began = time.perf_counter()
+    pixels = sum(parallel_map(work, list(zip(edges[:-1], edges[1:])), nproc, kind))
+    return pixels / (time.perf_counter() - began) / 1e6
+
+
+def bare_loop():
+    """Index every pixel and add its counts to a dense array: no mask, no error, no position; the least there can be."""
+    from numba import njit
+
+    @njit(cache=True)
+    def bare(raw, rays, m, c, n_max, counts):
+        s1, s2 = 2 * n_max[1] + 1, 2 * n_max[2] + 1
+        for y in range(raw.shape[0]):
+            for i in range(raw.shape[1]):
+                u, v, w = rays[y, 0, i], rays[y, 1, i], rays[y, 2, i]
+                h = int(np.floor(m[0, 0] * u + m[0, 1] * v + m[0, 2] * w + c[0] + np.float32(0.5))) + n_max[0]
+                k = int(np.floor(m[1, 0] * u + m[1, 1] * v + m[1, 2] * w + c[1] + np.float32(0.5))) + n_max[1]
+                l = int(np.floor(m[2, 0] * u + m[2, 1] * v + m[2, 2] * w + c[2] + np.float32(0.5))) + n_max[2]
+                counts[(h * s1 + k) * s2 + l] += raw[y, i]
+
+    return bare
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    if len(sys.argv) == 4:
+        print(rate(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    else:
+        main(sys.argv[1] if len(sys.argv) > 1 else "bench")
