@@ -51,18 +51,18 @@ def run(args: list[str] | None = None) -> None:
         session = start("dials.diffuse_mask", help_message, phil_scope, args)
         if session is None:
             return
-        from dials_diffuse.algorithms.masking.masks import bragg_frame_mask, make_masks, write_masks
+        from dials_diffuse.algorithms.masking.masks import bragg_frame_mask, make_masks, name_masks, write_masks
         from dials_diffuse.dataset import models_and_reflections
 
         params = session.params
         experiments, reflections = models_and_reflections(session)
         masks = make_masks(experiments, reflections, params)
-        written = write_masks([mask.pixels for mask in masks], params.output.mask)
+        named = name_masks([mask.pixels for mask in masks], params.output.mask)
         if params.bragg_frame is not None:
-            written += write_masks(
-                [bragg_frame_mask(mask, params.bragg_frame) for mask in masks], params.output.bragg_mask
-            )
-        finish(*written)
+            frames = [bragg_frame_mask(mask, params.bragg_frame) for mask in masks]
+            named |= name_masks(frames, params.output.bragg_mask)
+        write_masks(named)
+        finish(*named)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 from dials.util import Sorry
+
+#: Signals that end a program early.
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
@@ -37,8 +41,12 @@ def whole_files(*filenames: str | os.PathLike) -> Iterator[list[Path]]:
         for part in parts:
             with open(part, "rb") as handle:
                 os.fsync(handle.fileno())
-        for part, final in zip(parts, finals):
-            os.replace(part, final)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)  # all files or none
+        try:
+            for part, final in zip(parts, finals):
+                os.replace(part, final)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     except OSError as error:
         if error.filename is not None and Path(error.filename) not in (*parts, *finals):
             raise  # the trouble is with an input, not with what is written here

@@ -24,6 +24,7 @@ from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse import __version__
 from dials_diffuse.arguments import Arguments
+from dials_diffuse.output import INTERRUPTIONS
 from dials_diffuse.provenance import ProcessRecord, hash_file
 
 logger = logging.getLogger("dials.diffuse")
@@ -180,34 +181,43 @@ def finish(*written: str) -> None:
 
 @contextlib.contextmanager
 def handled_errors() -> Iterator[None]:
-    """Turn user errors into one sentence on stderr and a non-zero exit status; let SIGTERM clean up as Ctrl-C does.
+    """Turn user errors and interruptions into one sentence on stderr and a non-zero exit status.
 
-    Logging ends with the program, so that one Python process can run several, each with a log of its own.
+    SIGTERM and SIGHUP clean up as Ctrl-C does. Logging ends with the program, so that one Python process can run
+    several, each with a log of its own.
     """
-
-    def interrupt(signum, frame):
-        sys.exit(f"Stopped by signal {signum}; nothing was written.")
-
-    signals = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
-    signals *= threading.current_thread() is threading.main_thread()  # others may not set handlers
-    for number in signals:
-        signal.signal(number, interrupt)
-    try:
-        with make_sys_exit_red(), _own_log_handlers(), _one_sentence():
+    with make_sys_exit_red(), _interruptions() as received, _own_log_handlers():
+        try:
             yield
-    finally:
-        for number in signals:
-            signal.signal(number, signal.SIG_DFL)
+        except Sorry as error:
+            sys.exit(f"Sorry: {error}")
+        except BaseException:
+            # not always KeyboardInterrupt: what is raised amid compiled code comes out of it as another error
+            if received:
+                sys.exit(f"Stopped by {received[0].name}: the outputs are as they were before.")
+            raise
 
 
 @contextlib.contextmanager
-def _one_sentence() -> Iterator[None]:
+def _interruptions() -> Iterator[list[signal.Signals]]:
+    """Raise KeyboardInterrupt on SIGINT, SIGTERM and SIGHUP unless they are ignored; the signals received so far."""
+    received: list[signal.Signals] = []
+
+    def interrupt(signum, frame):
+        received.append(signal.Signals(signum))
+        raise KeyboardInterrupt
+
+    previous = {number: signal.getsignal(number) for number in INTERRUPTIONS}
+    usual = (signal.SIG_DFL, signal.default_int_handler)
+    in_main_thread = threading.current_thread() is threading.main_thread()  # others may not set handlers
+    replaced = [number for number in INTERRUPTIONS if in_main_thread and previous[number] in usual]
+    for number in replaced:
+        signal.signal(number, interrupt)
     try:
-        yield
-    except Sorry as error:
-        sys.exit(f"Sorry: {error}")
-    except KeyboardInterrupt:
-        sys.exit("Interrupted; nothing was written.")
+        yield received
+    finally:
+        for number in replaced:
+            signal.signal(number, previous[number])
 
 
 @contextlib.contextmanager

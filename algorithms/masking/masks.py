@@ -108,13 +108,11 @@ def bragg_frame_mask(masks: ExperimentMasks, image: int) -> PixelMask:
     return tuple(good)
 
 
-def write_masks(masks: list[PixelMask], filename: str | os.PathLike) -> list[str]:
-    """Write the masks of several experiments, a repeated one once; the names, numbered if there is more than one."""
-    named = name_masks(masks, filename)
+def write_masks(named: dict[str, PixelMask]) -> None:
+    """Write masks to the files of their names, all or none."""
     with whole_files(*named) as parts:
         for mask, part in zip(named.values(), parts):
             write_mask(mask, part)
-    return list(named)
 
 
 def name_masks(masks: list[PixelMask], filename: str | os.PathLike) -> dict[str, PixelMask]:
