@@ -142,17 +142,16 @@ def rate(kind: str, filename: str, nproc: int) -> float:
     """Million pixels a second of decoding alone, or with the barest loop, over all frames of an experiment file."""
     from dxtbx.model.experiment_list import ExperimentList
 
-    from dials_diffuse.geometry import IndexMapping, ray_directions
+    from dials_diffuse.geometry import IndexMapping, detector_rays
     from dials_diffuse.images import frame_arrays
     from dials_diffuse.parallel import parallel_map
 
     experiment = ExperimentList.from_file(filename)[0]
     imageset, mapping = experiment.imageset, IndexMapping(experiment)
-    panel = experiment.detector[0]
     frames = len(imageset)
     if kind == "bare":
         bare = bare_loop()
-        rays = ray_directions(panel)
+        rays = detector_rays(experiment.detector)[0]
         half = np.array([int(edge / 1.2) + 1 for edge in experiment.crystal.get_unit_cell().parameters()[:3]], np.int32)
         bare(np.zeros((1, 1), np.int32), rays[:1, :, :1].copy(), np.eye(3, dtype=np.float32), np.zeros(3, np.float32),
              3 * half, np.zeros(np.prod(6 * half + 1), np.int64))  # fmt: skip

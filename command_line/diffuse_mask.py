@@ -26,6 +26,7 @@ Examples::
 phil_scope = parse(
     """
 include scope dials_diffuse.phil_scope.mask.phil_scope
+include scope dials_diffuse.phil_scope.nproc.phil_scope
 bragg_frame = None
   .type = int(value_min=1)
   .help = "Number of an image: its mask with the Bragg peaks is written as well, to look at in dials.image_viewer."

@@ -24,7 +24,7 @@ from dials_diffuse.algorithms.extraction.voxel_sums import voxel_sums
 from dials_diffuse.algorithms.masking.mask_file import write_mask
 from dials_diffuse.algorithms.masking.masks import ExperimentMasks, attach_masks, make_masks
 from dials_diffuse.dataset import Dataset, write_experiments
-from dials_diffuse.geometry import ray_directions
+from dials_diffuse.geometry import detector_rays
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.images import exposure_times, sweep_name
 from dials_diffuse.output import whole_files
@@ -149,7 +149,7 @@ def _extract_run(
     parts: TableParts,
 ) -> int:
     """Extract experiments that share a detector; the number of pixels read."""
-    rays = [ray_directions(panel) for panel in masks[numbers[0]].experiment.detector]
+    rays = detector_rays(masks[numbers[0]].experiment.detector, params.nproc)
     rows_of = {"voxel": voxel_sums, "pixel": pixel_rows}[params.extract.mode]
 
     @lru_cache(maxsize=1)

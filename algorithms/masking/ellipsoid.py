@@ -49,7 +49,7 @@ class BraggEllipsoids:
         Parameters
         ----------
         rays : ndarray, shape (slow, 3, fast), float32
-            Of :func:`dials_diffuse.geometry.ray_directions`.
+            Of :func:`dials_diffuse.geometry.detector_rays`.
         ray_to_hkl : tuple of ndarray
             Of :meth:`dials_diffuse.geometry.IndexMapping.ray_to_hkl`.
 

@@ -18,7 +18,7 @@ from dxtbx.model.experiment_list import ExperimentList
 from dials_diffuse.algorithms.masking.bragg import BraggMask, bragg_mask
 from dials_diffuse.algorithms.masking.mask_file import PixelMask, as_flex, read_mask, write_mask
 from dials_diffuse.algorithms.masking.pixel_mask import pixel_mask
-from dials_diffuse.geometry import IndexMapping, ray_directions
+from dials_diffuse.geometry import IndexMapping, detector_rays
 from dials_diffuse.images import sweep_name
 from dials_diffuse.output import whole_files
 
@@ -48,7 +48,7 @@ def make_masks(
     reflections : flex.reflection_table or None
         Of all experiments, told apart by ``id``.
     params : libtbx.phil.scope_extract
-        With the scopes ``mask`` and ``bragg_mask``.
+        With the scopes ``mask``, ``bragg_mask`` and ``nproc``.
     pixel_mask_files : list of str, optional
         Masks to take instead of making them: one for all imagesets, or one each.
     """
@@ -72,7 +72,7 @@ def make_masks(
             if pixel_mask_files:
                 pixels[which] = read_mask(pixel_mask_files[which % len(pixel_mask_files)], experiment.detector)
             else:
-                pixels[which] = pixel_mask(experiment, bragg.ellipsoids, params.mask)
+                pixels[which] = pixel_mask(experiment, bragg.ellipsoids, params.mask, params.nproc)
         masks.append(ExperimentMasks(experiment, pixels[which], bragg))
     return masks
 
@@ -96,7 +96,7 @@ def bragg_frame_mask(masks: ExperimentMasks, image: int) -> PixelMask:
     for number, (panel, mask) in enumerate(zip(experiment.detector, masks.pixels)):
         combined = mask.copy()
         if ray_to_hkl is not None:
-            combined &= ellipsoids.frame_mask(ray_directions(panel), ray_to_hkl)
+            combined &= ellipsoids.frame_mask(detector_rays(panel), ray_to_hkl)
         if masks.bragg.static is not None:
             combined &= masks.bragg.static[number]
         for box_panel, x0, x1, y0, y1 in masks.bragg.frame_boxes(index):

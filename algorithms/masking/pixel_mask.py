@@ -21,7 +21,12 @@ from dials_diffuse.images import static_mask
 logger = logging.getLogger("dials.diffuse.masking")
 
 
-def pixel_mask(experiment: Experiment, bragg: BraggEllipsoids, params: libtbx.phil.scope_extract) -> PixelMask:
+def pixel_mask(
+    experiment: Experiment,
+    bragg: BraggEllipsoids,
+    params: libtbx.phil.scope_extract,
+    nproc: int | type[libtbx.Auto] = 1,
+) -> PixelMask:
     """Mask the pixels that are bad on all frames and log how many each reason takes.
 
     Parameters
@@ -32,6 +37,8 @@ def pixel_mask(experiment: Experiment, bragg: BraggEllipsoids, params: libtbx.ph
         Bragg peaks, which are no reason to call a pixel bad.
     params : libtbx.phil.scope_extract
         The scope ``mask``.
+    nproc : int or libtbx.Auto
+        Number of processes.
 
     Returns
     -------
@@ -54,7 +61,7 @@ def pixel_mask(experiment: Experiment, bragg: BraggEllipsoids, params: libtbx.ph
     if params.virtual_pixels:
         lost["virtual pixels between chips"] = _apply(good, [virtual_pixel_mask(panel) for panel in detector])
     if params.bad_pixels.find or params.beam_stop.find:
-        samples = sample_pixels(experiment, params.bad_pixels.frames, bragg)
+        samples = sample_pixels(experiment, params.bad_pixels.frames, bragg, nproc)
         if params.beam_stop.find:
             shadows = [
                 beam_stop_mask(sample, panel, experiment.beam, mask, params.beam_stop)

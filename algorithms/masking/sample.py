@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import libtbx
 import numpy as np
 from dxtbx.model import Experiment
+from numba import njit
 
-from dials_diffuse.algorithms.masking.ellipsoid import BraggEllipsoids
-from dials_diffuse.geometry import IndexMapping, ray_directions
+from dials_diffuse.algorithms.masking.ellipsoid import BraggEllipsoids, sees_bragg
+from dials_diffuse.geometry import IndexMapping, detector_rays
 from dials_diffuse.images import frame_arrays, trusted_limits
 
 
@@ -20,11 +22,11 @@ class PixelSample:
     ----------
     frames : int
         Frames looked at.
-    valid : ndarray, int32
+    valid : ndarray, float32
         In how many a pixel was within the trusted range.
-    used : ndarray, int32
+    used : ndarray, float32
         In how many it counts for the total: Bragg peaks and the two largest values are left out.
-    total : ndarray, float64
+    total : ndarray, float32
         Sum of its photons there.
     """
 
@@ -34,7 +36,9 @@ class PixelSample:
     total: np.ndarray
 
 
-def sample_pixels(experiment: Experiment, frames: int, bragg: BraggEllipsoids) -> list[PixelSample]:
+def sample_pixels(
+    experiment: Experiment, frames: int, bragg: BraggEllipsoids, nproc: int | type[libtbx.Auto] = 1
+) -> list[PixelSample]:
     """Look at frames evenly spread over a sweep.
 
     Parameters
@@ -46,33 +50,56 @@ def sample_pixels(experiment: Experiment, frames: int, bragg: BraggEllipsoids) -
     bragg : BraggEllipsoids
         Where Bragg peaks are; what they miss is caught by leaving out every pixel's two largest values.
 
+    nproc : int or libtbx.Auto
+        Number of processes.
+
     Returns
     -------
     list of PixelSample
-        One a panel. Memory: six arrays of the detector's size, and its rays.
+        One a panel. Memory: 36 bytes a pixel.
     """
     count = len(experiment.imageset)
     chosen = np.unique(np.linspace(0, count - 1, min(frames, count)).round().astype(int))
-    shapes = [tuple(reversed(panel.get_image_size())) for panel in experiment.detector]
-    valid, used = ([np.zeros(shape, dtype=np.int32) for shape in shapes] for _ in range(2))
-    total, largest, second = ([np.zeros(shape) for shape in shapes] for _ in range(3))
+    rays = detector_rays(experiment.detector, nproc)
+    sums = [np.zeros((5, array.shape[0], array.shape[2]), dtype=np.float32) for array in rays]
     mapping = IndexMapping(experiment)
-    rays = [ray_directions(panel) for panel in experiment.detector] if bragg.largest > 0 else None
     for index in chosen:
-        if rays is not None:
-            ray_to_hkl = mapping.ray_to_hkl(mapping.array_range[0] + index + 0.5)
+        m, c = (a.astype(np.float32) for a in mapping.ray_to_hkl(mapping.array_range[0] + index + 0.5))
         for i, (panel, raw) in enumerate(zip(experiment.detector, frame_arrays(experiment.imageset, int(index)))):
-            lowest, highest = trusted_limits(panel, raw.dtype)
-            inside = (raw >= lowest) & (raw <= highest)
-            valid[i] += inside
-            if rays is not None:
-                inside &= bragg.frame_mask(rays[i], ray_to_hkl)
-            used[i] += inside
-            photons = np.where(inside, (raw - panel.get_pedestal()) / panel.get_gain(), 0.0)
-            total[i] += photons
-            np.maximum(second[i], np.minimum(largest[i], photons), out=second[i])
-            np.maximum(largest[i], photons, out=largest[i])
+            _add_frame(
+                raw,
+                *trusted_limits(panel, raw.dtype),
+                panel.get_pedestal(),
+                panel.get_gain(),
+                rays[i],
+                m,
+                c,
+                bragg.weight,
+                bragg.radius_squared,
+                sums[i],
+            )
     return [
-        PixelSample(len(chosen), v, np.maximum(u - 2, 0), t - a - b)
-        for v, u, t, a, b in zip(valid, used, total, largest, second)
+        PixelSample(len(chosen), valid, np.maximum(used - 2, 0), np.maximum(total - largest - second, 0))
+        for valid, used, total, largest, second in sums
     ]
+
+
+@njit(cache=True, nogil=True)
+def _add_frame(raw, lowest, highest, pedestal, gain, rays, m, c, weight, radius_squared, sums):
+    """Add a frame of a panel to ``sums``: valid, used, total, largest, second largest."""
+    valid, used, total, largest, second = sums[0], sums[1], sums[2], sums[3], sums[4]
+    for y in range(raw.shape[0]):
+        for x in range(raw.shape[1]):
+            if raw[y, x] < lowest or raw[y, x] > highest:
+                continue
+            valid[y, x] += 1
+            if sees_bragg(rays[y, 0, x], rays[y, 1, x], rays[y, 2, x], m, c, weight, radius_squared):
+                continue
+            used[y, x] += 1
+            photons = np.float32((raw[y, x] - pedestal) / gain)
+            total[y, x] += photons
+            if photons > largest[y, x]:
+                second[y, x] = largest[y, x]
+                largest[y, x] = photons
+            elif photons > second[y, x]:
+                second[y, x] = photons

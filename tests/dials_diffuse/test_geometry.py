@@ -19,7 +19,7 @@ from dxtbx.model import (
 from dxtbx.model.experiment_list import ExperimentList
 from scitbx import matrix
 
-from dials_diffuse.geometry import IndexMapping, pixel_directions, ray_directions
+from dials_diffuse.geometry import IndexMapping, detector_rays, pixel_directions
 
 WAVELENGTH = 0.9763
 
@@ -110,8 +110,9 @@ def test_stills_have_no_rotation():
 
 
 def test_rays_go_through_pixel_centres():
-    panel = kappa_experiment().detector[2]
-    rays = ray_directions(panel)
+    detector = kappa_experiment().detector
+    panel = detector[2]
+    rays = detector_rays(detector, nproc=2)[2]
     for x, y in ((0, 0), (179, 0), (77, 333), (179, 499)):
         lab = matrix.col(panel.get_lab_coord(panel.pixel_to_millimeter((x + 0.5, y + 0.5)))).normalize()
         assert rays[y, :, x] == pytest.approx(lab.elems, abs=1e-6)
