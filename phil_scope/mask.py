@@ -66,3 +66,4 @@ bragg_mask {
 """,
     process_includes=True,
 )
+phil_scope.get_without_substitution("mask.ice_rings.filter")[0].help = "Mask the rings of ice."  # DIALS says nothing
