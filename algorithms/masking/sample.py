@@ -62,9 +62,12 @@ def sample_pixels(
     chosen = np.unique(np.linspace(0, count - 1, min(frames, count)).round().astype(int))
     rays = detector_rays(experiment.detector, nproc)
     sums = [np.zeros((5, array.shape[0], array.shape[2]), dtype=np.float32) for array in rays]
-    mapping = IndexMapping(experiment)
+    nowhere = np.zeros((3, 3), dtype=np.float32), np.zeros(3, dtype=np.float32)  # without peaks no crystal is needed
+    mapping = IndexMapping(experiment) if bragg.largest > 0 else None
     for index in chosen:
-        m, c = (a.astype(np.float32) for a in mapping.ray_to_hkl(mapping.array_range[0] + index + 0.5))
+        m, c = nowhere
+        if mapping is not None:
+            m, c = (a.astype(np.float32) for a in mapping.ray_to_hkl(mapping.array_range[0] + index + 0.5))
         for i, (panel, raw) in enumerate(zip(experiment.detector, frame_arrays(experiment.imageset, int(index)))):
             _add_frame(
                 raw,
