@@ -54,12 +54,13 @@ def run(args: list[str] | None = None) -> None:
         from dials_diffuse.dataset import Dataset
         from dials_diffuse.map_file import write_map
         from dials_diffuse.output import whole_files
+        from dials_diffuse.table_file import write_table
 
         output = session.params.output
         dataset = Dataset.from_session(session, "dials.diffuse_scale", COLUMNS)
         merged = merge(dataset, session.params)
         with whole_files(output.reflections, output.map, output.json) as (refl, nxs, statistics):
-            merged.as_reflections().as_file(str(refl))
+            write_table(merged.as_reflections(), refl)
             write_map(
                 nxs,
                 dataset.grid,

@@ -18,6 +18,7 @@ from dials_diffuse.images import sweep_name
 from dials_diffuse.output import whole_files
 from dials_diffuse.program import Session
 from dials_diffuse.provenance import ProcessRecord
+from dials_diffuse.table_file import write_table
 
 #: Key of the .expt file's JSON that holds the grid and the history; DIALS passes over it.
 EXPT_KEY = "dials_diffuse"
@@ -63,7 +64,7 @@ class Dataset:
         texts = texts or {}
         with whole_files(expt, refl, *texts) as (expt_part, refl_part, *text_parts):
             write_experiments(self.experiments, self.grid, self.history, expt_part)
-            self.observations.as_file(os.fspath(refl_part))
+            write_table(self.observations, refl_part)
             for part, text in zip(text_parts, texts.values()):
                 part.write_text(text)
 

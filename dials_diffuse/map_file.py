@@ -6,8 +6,6 @@ Conventions: the NeXus manual (FAIRmat/NIAC) on NXdata (``signal``, ``axes``,
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.output import quiet_file
 from dials_diffuse.provenance import ProcessRecord
 
 #: The fields of the map: name, type, value of a voxel that was not measured, group.
@@ -122,7 +121,7 @@ def write_map(
     corners = np.array([[reduce(index @ rotation, axis=0) for reduce in (np.min, np.max)] for rotation in rotations])
     lowest, highest = corners[:, 0].min(axis=0), corners[:, 1].max(axis=0)
     shape = tuple(int(n) for n in highest - lowest + 1)
-    with _writable(filename) as file, h5py.File(file, "w") as handle:
+    with quiet_file(filename) as file, h5py.File(file, "w") as handle:
         handle.attrs.update({"NX_class": "NXroot", "default": "entry", "creator": "dials_diffuse"})
         entry = _group(handle, "entry", "NXentry", default="data", dials_diffuse_grid=grid.as_json())
         entry["title"] = "Diffuse scattering"
@@ -145,48 +144,6 @@ def write_map(
         _quantity(beam, "incident_wavelength", wavelengths[0] if len(wavelengths) == 1 else wavelengths, "angstrom")
         for number, record in enumerate(history, start=1):
             _write_process(entry, number, record)
-
-
-class _QuietFile(io.FileIO):
-    """A file that keeps its first error for later: HDF5 takes the interpreter down if it cannot write on closing."""
-
-    error: OSError | None = None
-
-    def write(self, data: bytes) -> int:
-        rest = memoryview(data).cast("B")
-        size = len(rest)
-        try:
-            while rest:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.error = self.error or error
-        return size
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.error = self.error or error
-            return size or 0
-
-    def check(self) -> None:
-        """Raise the error, if there was one."""
-        if self.error is not None:
-            raise self.error
-
-
-@contextlib.contextmanager
-def _writable(filename: str | os.PathLike) -> Iterator[_QuietFile]:
-    """An empty file for HDF5; errors of the operating system come out as they are, after HDF5 is done with it.
-
-    Raises
-    ------
-    OSError
-        If something could not be written.
-    """
-    with _QuietFile(filename, "w+") as file:
-        yield file
-        file.check()
 
 
 def read_map(filename: str | os.PathLike) -> DiffuseMap:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import signal
 from collections.abc import Iterator
@@ -59,3 +60,48 @@ def whole_files(*filenames: str | os.PathLike) -> Iterator[list[Path]]:
         for part in parts:
             with contextlib.suppress(FileNotFoundError):
                 part.unlink()
+
+
+class QuietFile(io.FileIO):
+    """A file that keeps its first error for later, for libraries that end the interpreter if they cannot write.
+
+    HDF5 does so on closing, the stream by which DIALS writes tables on its last part.
+    """
+
+    error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = self.error or error
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size or 0
+
+    def check(self) -> None:
+        """Raise the error, if there was one."""
+        if self.error is not None:
+            raise self.error
+
+
+@contextlib.contextmanager
+def quiet_file(filename: str | os.PathLike) -> Iterator[QuietFile]:
+    """An empty file for a library; errors of the operating system come out after the library is done with it.
+
+    Raises
+    ------
+    OSError
+        If something could not be written.
+    """
+    with QuietFile(filename, "w+") as file:
+        yield file
+        file.check()

@@ -1,4 +1,4 @@
-"""Reflection tables larger than memory: gathered as parts on disk, then written column by column as one .refl file."""
+"""Writing of reflection tables; those larger than memory are gathered as parts on disk, then written by columns."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ import msgpack
 import numpy as np
 from dials.array_family import flex
 from dials.util import Sorry
+from dials.util.ext import streambuf
+
+from dials_diffuse.output import quiet_file
 
 Columns = dict[str, np.ndarray]
 
@@ -128,6 +131,18 @@ class TableParts:
         table = flex.reflection_table.from_file(os.fspath(path))
         path.unlink()
         return table
+
+
+def write_table(table: flex.reflection_table, filename: str | os.PathLike) -> None:
+    """Write a table in memory as ``flex.reflection_table.as_file`` does, but survive a full disk.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    with quiet_file(filename) as file:
+        table.as_msgpack_to_file(streambuf(python_file_obj=file, buffer_size=1 << 20))
 
 
 def _binary_header(size: int) -> bytes:

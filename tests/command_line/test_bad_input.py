@@ -447,7 +447,10 @@ def extraction(folder):
 
 
 def workers(process):
-    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+    """The forks of a process. (Python's own resource tracker is a child, too, but no fork.)"""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    command = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    return [int(pid) for pid in children if Path(f"/proc/{pid}/cmdline").read_bytes() == command]
 
 
 def is_alive(pid):
