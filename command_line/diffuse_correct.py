@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from dials_diffuse.program import finish, handled_errors, start
-from dials_diffuse.provenance import hash_file
 
 help_message = """
 Divides the counts of every observation by the exposure and by what geometry, beam and detector do to them (solid angle,
@@ -58,7 +57,6 @@ def run(args: list[str] | None = None) -> None:
         corrections = CombinedCorrection(params.correction)
         correct(dataset, params, corrections)
         summary = report(dataset, corrections)
-        session.record.inputs.update({name: hash_file(name) for name in params.background if name})
         dataset.write(output.experiments, output.reflections, {output.json: json.dumps(summary, indent=1)})
         finish(output.experiments, output.reflections, output.json)
 

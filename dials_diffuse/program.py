@@ -13,7 +13,7 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,9 +127,41 @@ def start(
         [entry.data for entry in params.input.experiments],
         reflection_files,
     )
-    for filename in (*experiment_files, *reflection_files):
+    for filename in (*experiment_files, *reflection_files, *named_files(parser.phil.format(params))):
         session.record.inputs[filename] = hash_file(filename)
+    check_inputs_stay(session.record.inputs, params.output)
     return session
+
+
+def named_files(phil: libtbx.phil.scope) -> list[str]:
+    """Files that parameters name as inputs (masks, backgrounds): of type path, not in the scope ``output``."""
+    paths = [
+        definition.object.extract()
+        for definition in phil.all_definitions()
+        if definition.object.type.phil_type == "path" and not definition.path.startswith("output.")
+    ]
+    return [path for path in paths if path is not None and Path(path).is_file()]
+
+
+def check_inputs_stay(inputs: Iterable[str], output: libtbx.phil.scope_extract) -> None:
+    """See that no input would be overwritten.
+
+    Parameters
+    ----------
+    inputs : iterable of str
+        Names of the files that are read.
+    output : libtbx.phil.scope_extract
+        The scope ``output``.
+
+    Raises
+    ------
+    Sorry
+        If an output is one of them.
+    """
+    read = {Path(name).resolve(): name for name in inputs}
+    for parameter, name in vars(output).items():
+        if isinstance(name, str) and parameter[0] != "_" and Path(name).resolve() in read:
+            raise Sorry(f"output.{parameter}={name} is an input, too, and would be overwritten: choose another name.")
 
 
 def check_output_folders(output: libtbx.phil.scope_extract) -> None:
