@@ -109,27 +109,22 @@ def start(
         return None
     params, options = parser.parse_args(args=args)
     check_output_folders(params.output)
+    all_parameters = parser.phil.format(params)
+    session = Session(params, ProcessRecord.now(name, all_parameters.as_str()))
+    if needs_experiments:
+        session.experiment_files = [entry.filename for entry in params.input.experiments]
+        session.experiments = [entry.data for entry in params.input.experiments]
+        if not session.experiment_files:
+            raise Sorry(f"{name} needs an experiment file (.expt): name one on the command line.")
+        if read_reflections:
+            session.reflection_files = [entry.filename for entry in params.input.reflections]
+    inputs = [*session.experiment_files, *session.reflection_files, *named_files(all_parameters)]
+    check_inputs_stay(inputs, params.output)  # before the log is opened
     log.config(verbosity=options.verbose, logfile=params.output.log)
     log_versions(name)
     if changed := parser.diff_phil.as_str():
         logger.info("The following parameters have been modified:\n\n%s", changed)
-    if not needs_experiments:
-        return Session(params, ProcessRecord.now(name, parser.phil.format(params).as_str()))
-
-    experiment_files = [entry.filename for entry in params.input.experiments]
-    reflection_files = [entry.filename for entry in params.input.reflections] if read_reflections else []
-    if not experiment_files:
-        raise Sorry(f"{name} needs an experiment file (.expt): name one on the command line.")
-    session = Session(
-        params,
-        ProcessRecord.now(name, parser.phil.format(params).as_str()),
-        experiment_files,
-        [entry.data for entry in params.input.experiments],
-        reflection_files,
-    )
-    for filename in (*experiment_files, *reflection_files, *named_files(parser.phil.format(params))):
-        session.record.inputs[filename] = hash_file(filename)
-    check_inputs_stay(session.record.inputs, params.output)
+    session.record.inputs.update({filename: hash_file(filename) for filename in inputs})
     return session
 
 

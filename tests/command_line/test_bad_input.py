@@ -107,7 +107,8 @@ def test_all_images_missing(folder, name):
 def test_a_truncated_image_in_the_middle(folder, nproc, made_before):
     image = Path("images/sweep_1_0004.cbf")
     tamper(image, image.read_bytes()[:60_000])
-    given = ["pixel_mask=extracted.mask"] * made_before  # or the frames are sampled for bad pixels, in another place
+    Path("extracted.mask").rename("given.mask")
+    given = ["pixel_mask=given.mask"] * made_before  # or the frames are sampled for bad pixels, in another place
     refuse(
         "extract", *DATA["extract"], *given, f"nproc={nproc}", message=r"image 4 .*sweep_1_0004\.cbf.*slice_sequence"
     )
@@ -354,10 +355,9 @@ def test_experiments_and_observations_of_different_programs_or_sweeps(folder, na
 
 def test_data_sets_on_different_grids(folder):
     files = ["refined_2.expt", "refined_2.refl", "grid.ndiv=2,2,2", "d_min=2", "nproc=1", "bragg_mask.mode=none"]
-    outputs = ("output.experiments=2.expt", "output.reflections=2.refl")
-    program("extract")([*files, *outputs, "output.mask=2.mask"])
-    program("correct")(["2.expt", "2.refl", *outputs])
-    both = [*DATA["scale"], "2.expt", "2.refl"]
+    program("extract")([*files, "output.experiments=2.expt", "output.reflections=2.refl", "output.mask=2.mask"])
+    program("correct")(["2.expt", "2.refl", "output.experiments=c2.expt", "output.reflections=c2.refl"])
+    both = [*DATA["scale"], "c2.expt", "c2.refl"]
     refuse("scale", *both, message=r"sweep_1_.* and .*sweep_2_.* different grids.*same grid\.ndiv")
 
 
@@ -394,6 +394,14 @@ def test_an_output_folder_that_does_not_exist(folder, name):
 
 def test_two_outputs_of_one_name(folder):
     refuse("scale", *DATA["scale"], "output.reflections=x", "output.experiments=x", message="another output")
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_an_output_that_is_an_input(folder, name):
+    for source in DATA[name][:2]:
+        refuse(name, *DATA[name], f"output.log=./{source}", message=rf"output\.log=\./{source} is an input, too")
+    if name == "extract":
+        refuse(name, *DATA[name], "pixel_mask=extracted.mask", message=r"output\.mask=extracted\.mask is an input, too")
 
 
 @pytest.mark.parametrize(
