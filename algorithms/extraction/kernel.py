@@ -94,9 +94,12 @@ def grow(keys, sums):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def accumulate_row(
-    raw, voxels, first_key, y, z, exposure, keys, sums, used, rays, m, c, weight, radius_squared, cumulative, ends
+    raw, voxels, first_key, left, y, z, exposure, keys, sums, used, rays, m, c, weight, radius_squared, cumulative, ends
 ):
-    """Add the pixels of a row, whose voxels :func:`index_row` has found, to the sums; the number of slots used."""
+    """Add pixels of a row, whose voxels :func:`index_row` has found, to the sums; the number of slots used.
+
+    ``raw`` and ``voxels`` begin at pixel ``left`` of the row, ``rays`` at its first.
+    """
     n = raw.shape[0]
     total = cumulative[0] * 0
     for i in range(n):
@@ -123,21 +126,22 @@ def accumulate_row(
             pixels = np.float64(end - start)
             sums[slot, COUNTS] += cumulative[end] - cumulative[start]
             sums[slot, PIXELS] += pixels
-            sums[slot, X] += pixels * (0.5 * (start + end))
+            sums[slot, X] += pixels * (left + 0.5 * (start + end))
             sums[slot, Y] += pixels * y
             sums[slot, Z] += pixels * z
             sums[slot, EXPOSURE] += pixels * exposure
         elif code != MASKED:
             key = first_key - 2 - code
             for i in range(start, end):
-                if not sees_bragg(rays[0, i], rays[1, i], rays[2, i], m, c, weight, radius_squared):
+                x = left + i
+                if not sees_bragg(rays[0, x], rays[1, x], rays[2, x], m, c, weight, radius_squared):
                     slot = find_slot(keys, key)
                     if keys[slot] == -1:
                         keys[slot] = key
                         used += 1
                     sums[slot, COUNTS] += raw[i]
                     sums[slot, PIXELS] += 1
-                    sums[slot, X] += i + 0.5
+                    sums[slot, X] += x + 0.5
                     sums[slot, Y] += y
                     sums[slot, Z] += z
                     sums[slot, EXPOSURE] += exposure
@@ -181,15 +185,24 @@ def accumulate_frames(
     voxels = np.empty(nfast, np.int32)
     ends = np.empty(nfast + 1, np.int32)
     for row in range(nslow):
+        left, right = 0, nfast
+        while left < right and not good[row, left]:
+            left += 1
+        while right > left and not good[row, right - 1]:
+            right -= 1
+        if left == right:
+            continue
+        x, y, z_ray = rays[row, 0, left:right], rays[row, 1, left:right], rays[row, 2, left:right]
         for frame in range(frames):
             if used + nfast > keys.shape[0] // 2:
                 keys, sums = grow(keys, sums)
+            pixels = raw[frame, row, left:right]
             index_row(
-                raw[frame, row], good[row], rays[row, 0], rays[row, 1], rays[row, 2], m[frame], c[frame],
+                pixels, good[row, left:right], x, y, z_ray, m[frame], c[frame],
                 lowest, highest, n_max, ndiv, weight, largest, voxels,
             )  # fmt: skip
             used = accumulate_row(
-                raw[frame, row], voxels, first_key, row + 0.5, z[frame], exposure[frame], keys, sums, used,
+                pixels, voxels, first_key, left, row + 0.5, z[frame], exposure[frame], keys, sums, used,
                 rays[row], m[frame], c[frame], weight, radius_squared, cumulative, ends,
             )  # fmt: skip
     return keys, sums, used

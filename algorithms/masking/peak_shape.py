@@ -165,15 +165,16 @@ def fit_spread(moments: np.ndarray, q_squared: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _from_profile_model(experiment: Experiment, reflections: flex.reflection_table) -> PeakShape:
-    """Isotropic in 1/Angstrom: divergence sigma_b / wavelength, mosaicity sigma_m |q|, half a frame's rotation.
+    """Isotropic in 1/Angstrom: divergence sigma_b / wavelength, and sigma_m |q| or, if that is more, a frame's rotation.
 
-    sigma_b and sigma_m: Kabsch (2010) Acta Cryst. D66, 133-144, section 2.3.
+    sigma_b and sigma_m: Kabsch (2010) Acta Cryst. D66, 133-144, section 2.3. Where frames are wider than the crystal's
+    mosaicity, sigma_m is that of the frames, so this mask is wider than what the spots themselves give.
     """
     sigma_b = np.radians(np.mean(experiment.profile.sigma_b()))
     sigma_m = np.radians(np.mean(experiment.profile.sigma_m()))
     width = np.radians(experiment.scan.get_oscillation()[1]) if experiment.scan else 0.0
     constant = (sigma_b / experiment.beam.get_wavelength()) ** 2
-    return _isotropic(experiment, reflections, constant, (sigma_m**2 + width**2 / 12) / constant)
+    return _isotropic(experiment, reflections, constant, max(sigma_m**2, width**2 / 12) / constant)
 
 
 def _from_bounding_boxes(experiment: Experiment, reflections: flex.reflection_table) -> PeakShape:
