@@ -54,6 +54,8 @@ def make_sweep(path: Path, model: str, options: list[str]) -> None:
     experiment = experiments[0]
     reflections = ScanStaticReflectionPredictor(experiment, dmin=1.5).for_ub(experiment.crystal.get_A())
     x, y, z = reflections["xyzcal.px"].parts()
+    for unit in ("px", "mm"):
+        reflections[f"xyzobs.{unit}.value"] = reflections[f"xyzcal.{unit}"]
     corners = [part + shift for part, width in ((x, 4), (y, 4), (z, 6)) for shift in (-width, width)]
     reflections["bbox"] = flex.int6(*(corner.iround() for corner in corners))
     reflections["intensity.sum.value"] = flex.double(len(reflections), 2000)

@@ -92,7 +92,8 @@ class Dataset:
                 f"files: give one of each for every data set, as written by {made_by}."
             )
         datasets = []
-        tables = {name: flex.reflection_table.from_file(name) for name in session.reflection_files}
+        tables = dict(zip(session.reflection_files, session.reflections))
+        session.reflections.clear()  # so that tables are not held twice
         for expt, experiments in zip(session.experiment_files, session.experiments):
             grid, history = read_diffuse_header(expt, made_by)
             refl = _table_of(experiments, tables, expt)
@@ -170,8 +171,7 @@ def models_and_reflections(session: Session) -> tuple[ExperimentList, flex.refle
         return experiments, None
     numbers = {experiment.identifier: i for i, experiment in enumerate(experiments)}
     reflections = flex.reflection_table()
-    for name in session.reflection_files:
-        table = flex.reflection_table.from_file(name)
+    for name, table in zip(session.reflection_files, session.reflections):
         if "id" not in table or "panel" not in table:
             raise Sorry(f"{name} does not tell experiments and panels: give refined.refl or integrated.refl.")
         identifiers = dict(table.experiment_identifiers())
@@ -188,6 +188,7 @@ def models_and_reflections(session: Session) -> tuple[ExperimentList, flex.refle
         _forget_identifiers(table)
         table["id"] = renumbered
         reflections.extend(table)
+    session.reflections.clear()
     return experiments, reflections
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import libtbx.phil
+from dials.array_family import flex
 from dials.util import Sorry, log, make_sys_exit_red
 from dials.util.version import dials_version
 from dxtbx.model.experiment_list import ExperimentList
@@ -44,6 +45,8 @@ class Session:
         Their contents, one list a file.
     reflection_files : list of str
         Names of the reflection files, in the order given.
+    reflections : list of flex.reflection_table
+        Their contents; whoever takes them empties the list, for they are large.
     record : ProcessRecord
         Program, version, date, parameters and the SHA-256 of every input file: what the outputs carry along.
     """
@@ -53,6 +56,7 @@ class Session:
     experiment_files: list[str] = field(default_factory=list)
     experiments: list[ExperimentList] = field(default_factory=list)
     reflection_files: list[str] = field(default_factory=list)
+    reflections: list[flex.reflection_table] = field(default_factory=list)
 
 
 def start(
@@ -118,6 +122,8 @@ def start(
             raise Sorry(f"{name} needs an experiment file (.expt): name one on the command line.")
         if read_reflections:
             session.reflection_files = [entry.filename for entry in params.input.reflections]
+            session.reflections = [entry.data for entry in params.input.reflections]
+        del params.input  # or the tables would be held for as long as the parameters
     inputs = [*session.experiment_files, *session.reflection_files, *named_files(all_parameters)]
     check_inputs_stay(inputs, params.output)  # before the log is opened
     log.config(verbosity=options.verbose, logfile=params.output.log)

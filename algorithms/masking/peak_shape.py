@@ -165,7 +165,7 @@ def fit_spread(moments: np.ndarray, q_squared: np.ndarray) -> tuple[np.ndarray, 
 
 
 def _from_profile_model(experiment: Experiment, reflections: flex.reflection_table) -> PeakShape:
-    """Isotropic in 1/Angstrom: divergence sigma_b / wavelength, and sigma_m |q| or, if that is more, a frame's rotation.
+    """Isotropic in 1/Angstrom: divergence sigma_b / wavelength, and sigma_m |q| or, if more, a frame's rotation.
 
     sigma_b and sigma_m: Kabsch (2010) Acta Cryst. D66, 133-144, section 2.3. Where frames are wider than the crystal's
     mosaicity, sigma_m is that of the frames, so this mask is wider than what the spots themselves give.

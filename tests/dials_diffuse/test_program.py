@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 from dials.util import Sorry
-from dials_diffuse.program import check_inputs_stay, named_files
 from iotbx.phil import parse
+
+from dials_diffuse.program import check_inputs_stay, named_files
 
 SCOPE = """
 mask = None
