@@ -153,22 +153,25 @@ def rate(kind: str, filename: str, nproc: int) -> float:
     frames = len(imageset)
     if kind == "bare":
         bare = bare_loop()
-        rays = detector_rays(experiment.detector)[0]
-        half = np.array([int(edge / 1.2) + 1 for edge in experiment.crystal.get_unit_cell().parameters()[:3]], np.int32)
-        bare(np.zeros((1, 1), np.int32), rays[:1, :, :1].copy(), np.eye(3, dtype=np.float32), np.zeros(3, np.float32),
-             3 * half, np.zeros(np.prod(6 * half + 1), np.int64))  # fmt: skip
+        (rays,) = detector_rays(experiment.detector)
+        reach = experiment.detector.get_max_resolution(experiment.beam.get_s0())
+        n_max = np.array([int(3 * edge / reach) + 2 for edge in experiment.crystal.get_unit_cell().parameters()[:3]])
+        counts = np.zeros(np.prod(2 * n_max + 1), np.int32)  # a process touches its own copy
+        offset = n_max.astype(np.float32) + np.float32(0.5)
+        stride = (2 * n_max + 1)[1:].astype(np.int32)
 
     def work(run: tuple[int, int]) -> int:
-        counts = np.zeros(np.prod(6 * half + 1), np.int64) if kind == "bare" else None
         pixels = 0
         for index in range(*run):
             (raw,) = frame_arrays(imageset, index)
             if kind == "bare":
                 m, c = mapping.ray_to_hkl(mapping.array_range[0] + index + 0.5)
-                bare(raw, rays, (3 * m).astype(np.float32), (3 * c).astype(np.float32), 3 * half, counts)
+                bare(raw, rays, (3 * m).astype(np.float32), (3 * c).astype(np.float32) + offset, stride, counts)
             pixels += raw.size
         return pixels
 
+    if kind == "bare":
+        work((0, 1))  # compiles
     edges = np.linspace(0, frames, max(nproc, frames // 10) + 1).astype(int)
     began = time.perf_counter()
     pixels = sum(parallel_map(work, list(zip(edges[:-1], edges[1:])), nproc, kind))
@@ -180,15 +183,14 @@ def bare_loop():
     from numba import njit
 
     @njit(cache=True)
-    def bare(raw, rays, m, c, n_max, counts):
-        s1, s2 = 2 * n_max[1] + 1, 2 * n_max[2] + 1
+    def bare(raw, rays, m, c, stride, counts):
         for y in range(raw.shape[0]):
             for i in range(raw.shape[1]):
                 u, v, w = rays[y, 0, i], rays[y, 1, i], rays[y, 2, i]
-                h = int(np.floor(m[0, 0] * u + m[0, 1] * v + m[0, 2] * w + c[0] + np.float32(0.5))) + n_max[0]
-                k = int(np.floor(m[1, 0] * u + m[1, 1] * v + m[1, 2] * w + c[1] + np.float32(0.5))) + n_max[1]
-                l = int(np.floor(m[2, 0] * u + m[2, 1] * v + m[2, 2] * w + c[2] + np.float32(0.5))) + n_max[2]
-                counts[(h * s1 + k) * s2 + l] += raw[y, i]
+                h = np.int32(m[0, 0] * u + m[0, 1] * v + m[0, 2] * w + c[0])
+                k = np.int32(m[1, 0] * u + m[1, 1] * v + m[1, 2] * w + c[1])
+                l = np.int32(m[2, 0] * u + m[2, 1] * v + m[2, 2] * w + c[2])
+                counts[(h * stride[0] + k) * stride[1] + l] += raw[y, i]
 
     return bare
 
