@@ -39,6 +39,7 @@ setup: $(READY)
 	touch $@
 
 test: $(READY)
+	@if $(RUN) -m ruff --version >/dev/null 2>&1; then $(RUN) -m ruff check .; fi
 	$(RUN) -m pytest -n $(NPROC) --dist loadgroup
 
 demo: $(READY)

@@ -60,6 +60,10 @@ class Cycle:
     shift: float
 
 
+#: Reduced chi-squared above which the errors are called too small.
+CALIBRATED = 1.5
+
+
 @dataclass
 class MultiBatchScaler:
     """Refines the scaling models of experiments so that equivalent observations agree.
@@ -158,9 +162,17 @@ class MultiBatchScaler:
             )
             if change < self.params.tolerance:
                 logger.info("Converged.")
-                return
+                break
             previous = chi_squared
-        logger.warning("Not converged after %d cycles: raise scaling.max_cycles.", self.params.max_cycles)
+        else:
+            logger.warning("Not converged after %d cycles: raise scaling.max_cycles.", self.params.max_cycles)
+        if chi_squared / freedom > CALIBRATED:
+            logger.warning(
+                "Equivalent voxels differ %.1f times more than counting statistics allow: something else than b varies "
+                "(absorption, background, shadows, the detector's own noise). The map's error bars know only of "
+                "counting and are too small by about that factor.",
+                np.sqrt(chi_squared / freedom),
+            )
 
     def _normal_equations(
         self, observations: GroupedObservations, rows: np.ndarray, scale: np.ndarray, expected: np.ndarray
