@@ -91,18 +91,17 @@ def bragg_frame_mask(masks: ExperimentMasks, image: int) -> PixelMask:
         raise Sorry(f"There is no image {image}: the scan has images {first} to {last}.")
     index = image - first
     ellipsoids = masks.bragg.ellipsoids
-    ray_to_hkl = IndexMapping(experiment).ray_to_hkl(image - 0.5) if ellipsoids.largest > 0 else None
-    good = []
-    for number, (panel, mask) in enumerate(zip(experiment.detector, masks.pixels)):
-        combined = mask.copy()
-        if ray_to_hkl is not None:
-            combined &= ellipsoids.frame_mask(detector_rays(panel), ray_to_hkl)
+    good = [mask.copy() for mask in masks.pixels]
+    if ellipsoids.largest > 0:
+        ray_to_hkl = IndexMapping(experiment).ray_to_hkl(image - 0.5)
+        for combined, rays in zip(good, detector_rays(experiment.detector)):
+            combined &= ellipsoids.frame_mask(rays, ray_to_hkl)
+    for number, combined in enumerate(good):
         if masks.bragg.static is not None:
             combined &= masks.bragg.static[number]
         for box_panel, x0, x1, y0, y1 in masks.bragg.frame_boxes(index):
             if box_panel == number:
                 combined[y0:y1, x0:x1] = False
-        good.append(combined)
     left, before = (sum(int(np.count_nonzero(m)) for m in masks_) for masks_ in (good, masks.pixels))
     logger.info("Image %d: the Bragg mask takes %.2f %% of the good pixels", image, 100 * (1 - left / before))
     return tuple(good)
