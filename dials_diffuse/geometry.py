@@ -77,13 +77,21 @@ def _shared_array(shape: tuple[int, ...]) -> np.ndarray:
 
 def pixel_directions(panel: Panel, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Unit vectors from the crystal through positions (x, y) in pixels (centres at halves); float64, shape (n, 3)."""
+    lab = pixel_positions(panel, x, y)
+    return lab / np.sqrt(np.einsum("ij,ij->i", lab, lab))[:, None]
+
+
+def pixel_positions(panel: Panel, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Laboratory coordinates in mm, float64, shape (n, 3), of positions (x, y) in pixels (centres at halves).
+
+    They are where the rays enter the sensor, by the panel's own pixel to millimetre strategy (parallax included).
+    """
     pixels = flex.vec2_double(
         flumpy.from_numpy(np.ascontiguousarray(x, dtype=float)), flumpy.from_numpy(np.ascontiguousarray(y, dtype=float))
     )
     millimetres = flumpy.to_numpy(panel.pixel_to_millimeter(pixels))
     axes = np.array([panel.get_fast_axis(), panel.get_slow_axis()])
-    lab = millimetres @ axes + np.array(panel.get_origin())
-    return lab / np.sqrt(np.einsum("ij,ij->i", lab, lab))[:, None]
+    return millimetres @ axes + np.array(panel.get_origin())
 
 
 class IndexMapping:

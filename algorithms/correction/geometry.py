@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from dxtbx import flumpy
 from dxtbx.model import Beam, Experiment, Panel
+
+from dials_diffuse.geometry import pixel_positions
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +45,8 @@ class PixelGeometry:
 
     @cached_property
     def position(self) -> np.ndarray:
-        """Laboratory coordinates in mm, shape (n, 3): where the rays enter the sensor, by the panel's own pixel to
-        millimetre strategy (parallax included)."""
-        pixels = flumpy.vec_from_numpy(np.ascontiguousarray(self.xyz[:, :2], dtype=float))
-        return flumpy.to_numpy(self.panel.get_lab_coord(self.panel.pixel_to_millimeter(pixels)))
+        """Laboratory coordinates in mm, shape (n, 3), of :func:`dials_diffuse.geometry.pixel_positions`."""
+        return pixel_positions(self.panel, self.xyz[:, 0], self.xyz[:, 1])
 
     @cached_property
     def distance(self) -> np.ndarray:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from itertools import groupby
 from pathlib import Path
 
 import libtbx.phil
@@ -190,17 +189,15 @@ def batches(experiment, width: float) -> list[tuple[int, int]]:
     return list(zip(edges[:-1].tolist(), edges[1:].tolist()))
 
 
-def experiments_by_detector(experiments: ExperimentList) -> Iterator[list[int]]:
-    """Numbers of consecutive experiments with the same detector."""
-    detectors = []
-    for experiment in experiments:
-        if not detectors or experiment.detector is not detectors[-1]:
-            same = bool(detectors) and experiment.detector == detectors[-1]
-            detectors.append(detectors[-1] if same else experiment.detector)
+def experiments_by_detector(experiments: ExperimentList) -> list[list[int]]:
+    """Numbers of experiments, in runs of consecutive ones with the same detector."""
+    runs: list[list[int]] = []
+    for number, experiment in enumerate(experiments):
+        if runs and experiment.detector == experiments[runs[-1][-1]].detector:
+            runs[-1].append(number)
         else:
-            detectors.append(detectors[-1])
-    for _, run in groupby(range(len(experiments)), key=lambda i: id(detectors[i])):
-        yield list(run)
+            runs.append([number])
+    return runs
 
 
 def check_experiments(experiments: ExperimentList) -> None:
