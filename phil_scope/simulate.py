@@ -16,9 +16,7 @@ noise = True
 seed = 1
   .type = int(value_min=0)
   .help = "Seed of everything random: orientations, Bragg intensities, clouds, bad pixels, noise."
-nproc = Auto
-  .type = int(value_min=1)
-  .help = "Processes that make images. The images do not depend on it."
+include scope dials_diffuse.phil_scope.nproc.phil_scope
 
 sweeps = 2
   .type = int(value_min=1)
@@ -233,5 +231,6 @@ background {
     .type = float(value_min=1e-6)
     .help = "Exposure time of each in seconds."
 }
-"""
+""",
+    process_includes=True,
 )
