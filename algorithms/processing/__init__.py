@@ -1,0 +1,1 @@
+"""DIALS from images to integrated intensities, and our programs after it, for many sweeps."""
