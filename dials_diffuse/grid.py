@@ -107,15 +107,16 @@ class GlobalGrid:
 
     @cached_property
     def laue_group(self) -> sgtbx.space_group:
-        """The centrosymmetric point group (with the lattice centring), as cctbx's space group."""
+        """The centrosymmetric point group in the crystal's setting, as cctbx's space group; without centring."""
         return self.space_group.build_derived_laue_group()
 
     @property
     def laue_symbol(self) -> str:
         """Hermann-Mauguin symbol of the Laue group, e.g. ``4/m``."""
         symbol = self.laue_group.laue_group_type().strip()
-        if symbol == "-3m":  # two settings, one along the axes and one between them
-            return "-3" + self.laue_group.match_tabulated_settings().hermann_mauguin().split("-3")[1].replace(" ", "")
+        if symbol == "-3m":  # -3m1 and -31m, where the axes are hexagonal with the threefold along c
+            name = self.laue_group.match_tabulated_settings().hermann_mauguin()
+            return "-3" + name.partition("-3")[2].replace(" ", "") if name else symbol
         return symbol
 
     @cached_property

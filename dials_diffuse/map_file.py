@@ -230,7 +230,7 @@ def _write_sample(entry: Any, grid: GlobalGrid) -> None:
     sample = _group(entry, "sample", "NXsample")
     _quantity(sample, "unit_cell", grid.unit_cell.parameters(), "angstrom, degree")
     _quantity(sample, "unit_cell_volume", grid.unit_cell.volume(), "angstrom^3")
-    sample["space_group"] = grid.space_group.info().symbol_and_number().split(" (")[0]
+    sample["space_group"] = str(grid.space_group.info())  # with the change of basis where the setting is not tabulated
     sample["laue_group"] = grid.laue_symbol
 
 
