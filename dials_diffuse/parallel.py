@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import collections
 import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from typing import TypeVar
 
 import libtbx
 from dials.util import Sorry, progress
+
+from dials_diffuse.output import INTERRUPTIONS
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -50,15 +53,34 @@ def parallel_map(
         context = multiprocessing.get_context("fork")
         executor = ProcessPoolExecutor(nproc, mp_context=context, initializer=_start_worker, initargs=(function,))
         try:
-            for result, sorry in executor.map(_work, tasks):
+            for result, sorry in _results_in_order(executor, tasks, ahead=4 * nproc):
                 if sorry is not None:
                     raise Sorry(sorry)
                 yield result
                 bar.update()
         except BrokenProcessPool as error:
+            for worker in multiprocessing.active_children():
+                worker.kill()  # one may wait for ever for a lock that the dead one held
             raise Sorry("A process died, probably for want of memory: try again with a smaller nproc.") from error
         finally:
             executor.shutdown(cancel_futures=True)
+
+
+def _results_in_order(executor: ProcessPoolExecutor, tasks: Sequence[Task], ahead: int) -> Iterator:
+    """Results of all tasks, of which only so many wait at a time (thousands at once can block an executor of Python
+    3.11 for good: https://github.com/python/cpython/issues/105829)."""
+    waiting: collections.deque[Future] = collections.deque()
+    for task in tasks:
+        # The processes start here. A signal that reaches one before it has its own handlers would be the parent's.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
+        try:
+            waiting.append(executor.submit(_work, task))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 _function: Callable | None = None
@@ -70,6 +92,7 @@ def _start_worker(function: Callable) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the work
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, INTERRUPTIONS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
