@@ -8,8 +8,8 @@ phil_scope = parse(
     """
 photons = 1.0
   .type = float(value_min=0)
-  .help = "Photons of diffuse scattering that a pixel counts in a frame, on average over the active pixels and the"
-          "frames of the first sweep. Sets the scale of the intensities, the same for all sweeps."
+  .help = "Photons of the (first) crystal's diffuse scattering that a pixel counts in a frame, on average over the"
+          "active pixels and the frames of the first sweep. Sets the scale of the intensities, the same for all sweeps."
 noise = True
   .type = bool
   .help = "Counts with Poisson noise; rounded expectations otherwise."
@@ -17,6 +17,10 @@ seed = 1
   .type = int(value_min=0)
   .help = "Seed of everything random: orientations, Bragg intensities, clouds, bad pixels, noise."
 include scope dials_diffuse.phil_scope.nproc.phil_scope
+format = *cbf cbf.gz cbf.bz2 smv nxmx
+  .type = choice
+  .help = "Of the images: miniCBF as of a Pilatus, the same compressed by gzip or bzip2, SMV as of an ADSC CCD, or HDF5"
+          "with all images of a sweep in one file (the only one for more than one panel)."
 
 sweeps = 2
   .type = int(value_min=1)
@@ -24,6 +28,10 @@ sweeps = 2
 frames = 120
   .type = ints(value_min=1)
   .help = "Frames of a sweep: one number for all sweeps or one for each."
+stills = False
+  .type = bool
+  .help = "Every frame is a still of a crystal of its own in a random orientation, with a factor b of its own. A sweep"
+          "is then a series of stills."
 exposure = 0.1
   .type = floats(value_min=1e-6)
   .help = "Exposure time of a frame in seconds: one for all sweeps or one for each."
@@ -52,6 +60,46 @@ crystal {
     .help = "Euler angles (z, y, z) in degrees of the crystal's U matrix, three for every sweep. Random if not given."
 }
 
+lattices {
+  number = 1
+    .type = int(value_min=1)
+    .help = "Crystals in the same images, all but the first in random orientations."
+  bragg = 1
+    .type = float(value_min=0)
+    .help = "Strength of the Bragg peaks of each further crystal against those of the first."
+  diffuse = 1
+    .type = float(value_min=0)
+    .help = "The same of the diffuse scattering."
+}
+
+goniometer {
+  model = *single kappa
+    .type = choice
+    .help = "A spindle along x, or one that carries a kappa arm (alpha 50 degrees) with a phi axis."
+  invert = False
+    .type = bool
+    .help = "All axes turn the other way."
+  scan_axis = *omega phi
+    .type = choice
+    .help = "Which axis of a kappa goniometer turns during a sweep."
+  angles = 20,35,-25
+    .type = floats(size=3)
+    .help = "omega, kappa and phi in degrees where they stay fixed."
+}
+
+drift {
+  orientation = 0
+    .type = float
+    .help = "Degrees by which the crystal turns on its mount during a sweep, about an oblique axis. Drifts are smooth,"
+            "but not along a straight line."
+  cell = 0
+    .type = float(value_min=-0.1, value_max=0.1)
+    .help = "Relative change of the longest-drifting cell edge during a sweep; the crystal system is kept."
+  beam = 0
+    .type = float
+    .help = "Degrees by which the direction of the beam changes during a sweep."
+}
+
 beam {
   wavelength = 0.9763
     .type = float(value_min=0.01)
@@ -67,18 +115,24 @@ beam {
 }
 
 detector {
-  model = 100K *300K 1M 2M 6M custom
+  model = 100K *300K 1M 2M 6M custom barrel two_modules
     .type = choice
-    .help = "A Pilatus, modules and gaps included, or one panel without gaps of any size."
+    .help = "A Pilatus, modules and gaps included; one panel without gaps of any size; 24 panels on a cylinder round"
+            "the rotation axis; two modules tilted against each other."
   image_size = 487,619
     .type = ints(size=2, value_min=1)
     .help = "Pixels along fast and slow, for model=custom."
+  panel_size = None
+    .type = ints(size=2, value_min=1)
+    .help = "Pixels along fast and slow of each panel, for model=barrel (487,60 if not given) and two_modules"
+            "(487,195)."
   distance = 100
     .type = float(value_min=1)
-    .help = "In mm."
+    .help = "In mm; the radius of a barrel."
   beam_centre = None
     .type = floats(size=2)
-    .help = "Where the beam meets the detector, in pixels. A little off the centre if not given."
+    .help = "Where the beam meets the detector, in pixels. A little off the centre if not given. For flat"
+            "detectors."
   tilt = 0.2,-0.15
     .type = floats(size=2)
     .help = "Rotations in degrees of the detector about its fast and slow axes. Image headers know nothing of it."
@@ -88,13 +142,22 @@ detector {
             "headers."
   gaps = True
     .type = bool
-    .help = "Pixels between modules read -1."
+    .help = "Pixels between modules read -1 (the largest value of an unsigned type)."
   hot_pixels = 12
     .type = int(value_min=0)
     .help = "Number of pixels that count without light."
   dead_pixels = 12
     .type = int(value_min=0)
     .help = "Number of pixels that never count."
+  gain = 1
+    .type = float(value_min=1e-3)
+    .help = "ADU a photon. SMV headers tell it; of other formats only the models in truth.json know it."
+  pedestal = 0
+    .type = float
+    .help = "ADU of a pixel without photons."
+  data_type = *auto int32 uint32 int16 uint16
+    .type = choice
+    .help = "Integers that are stored, where the format leaves a choice (nxmx): int32 if not given, uint16 of smv."
 }
 
 beam_stop {
@@ -139,8 +202,8 @@ response {
 bragg {
   photons = 4000
     .type = float(value_min=0)
-    .help = "Mean number of photons in a Bragg reflection of the first sweep near q = 0, where the Lorentz factor is 1."
-            "0: no Bragg peaks."
+    .help = "Mean number of photons in a Bragg reflection of the first sweep near q = 0, where the Lorentz factor is 1"
+            "(on a still: where the Ewald sphere cuts the middle of the peak). 0: no Bragg peaks."
   b_factor = 18
     .type = float(value_min=0.1)
     .help = "In square Angstrom; intensities fall by exp(-B q^2 / 2)."
@@ -188,7 +251,7 @@ b {
     .help = "Scale of a sweep against the first: one number a sweep; sweeps beyond have the last."
   variation = 0.15
     .type = float(value_min=0, value_max=0.9)
-    .help = "Relative amplitude of a wave over the rotation."
+    .help = "Relative amplitude of a wave over the rotation; of stills, largest relative deviation from the mean."
   period = 75
     .type = float(value_min=0.1)
     .help = "Of that wave, in degrees."

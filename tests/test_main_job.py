@@ -82,7 +82,7 @@ def merged(two_sweeps, make_once) -> Path:
 def test_map_is_as_good_as_with_true_scales_and_masks(two_sweeps, merged, tmp_path):
     truth = Truth.from_file(two_sweeps / "truth.json")
     found = against_truth(merged, truth)
-    write_mask((truth.mask(),), tmp_path / "true.mask")
+    write_mask(truth.mask(), tmp_path / "true.mask")
     extract_and_correct(tmp_path, two_sweeps, f"pixel_mask={tmp_path / 'true.mask'}")
     merge_with_true_scales(tmp_path, truth)
     ideal = against_truth(tmp_path, truth)

@@ -9,7 +9,7 @@ import libtbx.phil
 import numpy as np
 from cctbx import crystal, miller
 from dxtbx import flumpy
-from dxtbx.model import Panel
+from dxtbx.model import Detector
 from numba import njit
 
 #: Distance from a peak's centre, in standard deviations, beyond which it is left out.
@@ -108,40 +108,46 @@ class Frame(NamedTuple):
     Attributes
     ----------
     setting : ndarray, shape (3, 3)
-        R(phi) U B at the middle of the frame: q_lab = setting h.
+        S R(phi) F U B at the middle of the frame: q_lab = setting h.
     axis : ndarray, shape (3,)
-        Rotation axis.
+        Rotation axis in the laboratory.
     width : float
-        Rotation of the frame in radians.
+        Rotation of the frame in radians; 0 of a still.
     s0 : ndarray, shape (3,)
         Of length 1/wavelength.
-    panel : ndarray, shape (3, 3)
-        Inverse of dxtbx's D matrix: takes a ray to (x, y, 1) in mm up to a factor.
+    panels : ndarray, shape (panels, 3, 3)
+        Inverses of dxtbx's d matrices: each takes a ray to (x, y, 1) in mm up to a factor.
+    rows : ndarray of int, shape (panels, 2)
+        First row of a panel in the raw image, and the one after its last.
+    distances : ndarray, shape (panels,)
+        Along the normals, in mm.
     pixel_size : float
         In mm.
-    distance : float
-        Of the detector along its normal, in mm.
     """
 
     setting: np.ndarray
     axis: np.ndarray
     width: float
     s0: np.ndarray
-    panel: np.ndarray
+    panels: np.ndarray
+    rows: np.ndarray
+    distances: np.ndarray
     pixel_size: float
-    distance: float
 
 
-def make_frame(setting: np.ndarray, axis: np.ndarray, width: float, s0: np.ndarray, panel: Panel) -> Frame:
-    """The frame that the models describe; ``width`` in radians."""
+def make_frame(setting: np.ndarray, axis: np.ndarray, width: float, s0: np.ndarray, detector: Detector) -> Frame:
+    """The frame that the models describe; ``width`` in radians. All panels are as wide as the raw image."""
+    first = np.array([panel.get_raw_image_offset()[1] for panel in detector])
+    height = np.array([panel.get_image_size()[1] for panel in detector])
     return Frame(
         setting=np.ascontiguousarray(setting),
         axis=axis,
         width=width,
         s0=s0,
-        panel=np.array(panel.get_D_matrix()).reshape(3, 3),
-        pixel_size=panel.get_pixel_size()[0],
-        distance=abs(panel.get_distance()),
+        panels=np.array([panel.get_D_matrix() for panel in detector]).reshape(-1, 3, 3),
+        rows=np.stack([first, first + height], axis=1),
+        distances=np.array([abs(panel.get_distance()) for panel in detector]),
+        pixel_size=detector[0].get_pixel_size()[0],
     )
 
 
@@ -155,13 +161,16 @@ def add_bragg(q, frame, model, out):
     Parameters
     ----------
     q : ndarray, shape (3, slow, fast)
-        Scattering vectors of the pixels in the laboratory, 1/A.
+        Scattering vectors of the raw image's pixels in the laboratory, 1/A.
+    frame : Frame
+        Where peaks fall.
+    model : Bragg
+        The peaks.
     out : ndarray, shape (slow, fast)
         Photons / (s sr), added to.
     """
-    slow, fast = out.shape
-    m, (ax, ay, az), (s0x, s0y, s0z) = frame.setting, frame.axis, frame.s0
-    k0 = math.sqrt(s0x**2 + s0y**2 + s0z**2)
+    fast = out.shape[1]
+    m, (ax, ay, az) = frame.setting, frame.axis
     half_width = frame.width / 2
     for row in range(len(model.hkl)):
         h, k, l = model.hkl[row]
@@ -169,43 +178,58 @@ def add_bragg(q, frame, model, out):
         cy = m[1, 0] * h + m[1, 1] * k + m[1, 2] * l
         cz = m[2, 0] * h + m[2, 1] * k + m[2, 2] * l
         sigma = model.sigma[row]
-        x, y, window = _window(cx, cy, cz, sigma, frame, k0)
-        if window == 0:
+        reach = _reach(cx, cy, cz, sigma, frame)
+        if reach == 0:
             continue
         norm = model.intensity[row] / (2 * math.pi * sigma**2)
-        for j in range(max(0, int(y - window)), min(slow, int(y + window) + 1)):
-            for i in range(max(0, int(x - window)), min(fast, int(x + window) + 1)):
-                qx, qy, qz = q[0, j, i], q[1, j, i], q[2, j, i]
-                vx, vy, vz = ay * qz - az * qy, az * qx - ax * qz, ax * qy - ay * qx
-                v = math.sqrt(vx * vx + vy * vy + vz * vz)
-                dx, dy, dz = qx - cx, qy - cy, qz - cz
-                along = (dx * vx + dy * vy + dz * vz) / max(v, 1e-12)
-                across = dx * dx + dy * dy + dz * dz - along * along
-                half = max(v * half_width, 1e-6 * sigma)
-                if across > (REACH * sigma) ** 2 or abs(along) > REACH * sigma + half:
-                    continue
-                scale = 1 / (math.sqrt(2.0) * sigma)
-                mean = math.erf((along + half) * scale) - math.erf((along - half) * scale)
-                out[j, i] += norm * math.exp(-0.5 * across / sigma**2) * mean / (4 * half)
+        for panel in range(len(frame.panels)):
+            x, y, window = _window(cx, cy, cz, reach, frame, panel)
+            if window == 0:
+                continue
+            first, end = frame.rows[panel]
+            for j in range(max(first, first + int(y - window)), min(end, first + int(y + window) + 1)):
+                for i in range(max(0, int(x - window)), min(fast, int(x + window) + 1)):
+                    qx, qy, qz = q[0, j, i], q[1, j, i], q[2, j, i]
+                    vx, vy, vz = ay * qz - az * qy, az * qx - ax * qz, ax * qy - ay * qx
+                    v = math.sqrt(vx * vx + vy * vy + vz * vz)
+                    dx, dy, dz = qx - cx, qy - cy, qz - cz
+                    along = (dx * vx + dy * vy + dz * vz) / max(v, 1e-12)
+                    across = dx * dx + dy * dy + dz * dz - along * along
+                    half = max(v * half_width, 1e-6 * sigma)
+                    if across > (REACH * sigma) ** 2 or abs(along) > REACH * sigma + half:
+                        continue
+                    scale = 1 / (math.sqrt(2.0) * sigma)
+                    mean = math.erf((along + half) * scale) - math.erf((along - half) * scale)
+                    out[j, i] += norm * math.exp(-0.5 * across / sigma**2) * mean / (4 * half)
 
 
 @njit(cache=True, error_model="numpy", inline="always")
-def _window(cx, cy, cz, sigma, frame, k0):
-    """Where a peak at c in the laboratory falls, in pixels, and within what distance it matters (0: nowhere)."""
+def _reach(cx, cy, cz, sigma, frame):
+    """Within what distance a peak at c in the laboratory matters to the Ewald sphere, 1/A; 0 where it does not."""
     rx, ry, rz = frame.s0[0] + cx, frame.s0[1] + cy, frame.s0[2] + cz
     length = math.sqrt(rx**2 + ry**2 + rz**2)
+    k0 = math.sqrt(frame.s0[0] ** 2 + frame.s0[1] ** 2 + frame.s0[2] ** 2)
     ax, ay, az = frame.axis
     vx, vy, vz = ay * cz - az * cy, az * cx - ax * cz, ax * cy - ay * cx
     sweep = abs(vx * rx + vy * ry + vz * rz) / length * frame.width / 2
     if abs(length - k0) > REACH * sigma + sweep:
-        return 0.0, 0.0, 0.0
-    p = frame.panel
-    depth = p[2, 0] * rx + p[2, 1] * ry + p[2, 2] * rz  # the third row is the detector's normal over its distance
-    if depth <= 0:
+        return 0.0
+    return REACH * sigma + math.sqrt(vx**2 + vy**2 + vz**2) * frame.width / 2
+
+
+@njit(cache=True, error_model="numpy", inline="always")
+def _window(cx, cy, cz, reach, frame, panel):
+    """Where a peak at c in the laboratory falls on a panel, in pixels, and within what distance it matters (0: it does
+    not fall there)."""
+    rx, ry, rz = frame.s0[0] + cx, frame.s0[1] + cy, frame.s0[2] + cz
+    length = math.sqrt(rx**2 + ry**2 + rz**2)
+    p = frame.panels[panel]
+    depth = p[2, 0] * rx + p[2, 1] * ry + p[2, 2] * rz  # the third row is the panel's normal over its distance
+    cosine = depth * frame.distances[panel] / length
+    if cosine < 0.05:
         return 0.0, 0.0, 0.0
     x = (p[0, 0] * rx + p[0, 1] * ry + p[0, 2] * rz) / depth / frame.pixel_size
     y = (p[1, 0] * rx + p[1, 1] * ry + p[1, 2] * rz) / depth / frame.pixel_size
-    # a distance in q is one on the detector times at least k0 cos^2 / distance; parallax moves less than 2 pixels
-    cosine = depth * frame.distance / length
-    reach = REACH * sigma + math.sqrt(vx**2 + vy**2 + vz**2) * frame.width / 2
-    return x, y, 2 + reach * frame.distance / (k0 * cosine**2 * frame.pixel_size)
+    # a distance in q is one on the panel times at least |s0| cos^2 / distance; parallax moves less than 2 pixels / cos
+    k0 = math.sqrt(frame.s0[0] ** 2 + frame.s0[1] ** 2 + frame.s0[2] ** 2)
+    return x, y, 2 / cosine + reach * frame.distances[panel] / (k0 * cosine**2 * frame.pixel_size)

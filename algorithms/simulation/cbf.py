@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+import bz2
+import gzip
 import hashlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from cctbx import factor_ev_angstrom
 from dxtbx import flumpy
 from dxtbx.ext import compress
 
-from dials_diffuse.algorithms.simulation.instrument import COUNT_CUTOFF, PIXEL_SIZE
+from dials_diffuse.algorithms.simulation.counting import COUNT_CUTOFF
+from dials_diffuse.algorithms.simulation.instrument import PIXEL_SIZE
 from dials_diffuse.output import whole_files
 
 #: Marks the start of the binary data (CBFlib manual, section 3.2.2).
@@ -86,7 +90,7 @@ class Header:
         return "PILATUS_1.2" if self.model != "custom" else "GENERIC_MINI"
 
 
-def write_image(counts: np.ndarray, header: Header, image: int, filename: str | os.PathLike) -> None:
+def write_image(counts: np.ndarray, header: Header, image: int, filename: Path) -> None:
     """Write one image, whole or not at all.
 
     Parameters
@@ -97,8 +101,8 @@ def write_image(counts: np.ndarray, header: Header, image: int, filename: str | 
         Of the series.
     image : int
         Number of the image in the series, from 0.
-    filename : path
-        Where to.
+    filename : Path
+        Where to; ending in ``.gz`` or ``.bz2``, it is compressed.
     """
     packed = compress(flumpy.from_numpy(counts))
     slow, fast = counts.shape
@@ -106,7 +110,7 @@ def write_image(counts: np.ndarray, header: Header, image: int, filename: str | 
         [
             "###CBF: VERSION 1.5, CBFlib v0.7.8 - PILATUS detectors",
             "",
-            f"data_{os.path.basename(filename).rsplit('.', 1)[0]}",
+            f"data_{os.path.basename(filename).split('.')[0]}",
             "",
             f'_array_data.header_convention "{header.convention}"',
             "_array_data.header_contents",
@@ -133,6 +137,11 @@ def write_image(counts: np.ndarray, header: Header, image: int, filename: str | 
             "",
         ]
     )
-    with whole_files(filename) as (part,), open(part, "wb") as handle:
-        handle.write(text.encode("ascii") + BINARY_MARK + packed + b"\0" * 4095)
-        handle.write(b"\r\n--CIF-BINARY-FORMAT-SECTION----\r\n;\r\n\r\n")
+    content = text.encode("ascii") + BINARY_MARK + packed + b"\0" * 4095
+    content += b"\r\n--CIF-BINARY-FORMAT-SECTION----\r\n;\r\n\r\n"
+    if filename.suffix == ".gz":
+        content = gzip.compress(content, compresslevel=4, mtime=0)
+    elif filename.suffix == ".bz2":
+        content = bz2.compress(content)
+    with whole_files(filename) as (part,):
+        part.write_bytes(content)

@@ -5,12 +5,12 @@ Written from the formulas, not with the code that corrects data: the two are to 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import libtbx.phil
 import numpy as np
 from cctbx.eltbx import attenuation_coefficient
-from dxtbx.model import Beam, Detector
+from dxtbx.model import Beam, Detector, Panel
 
 from dials_diffuse.algorithms.simulation import instrument
 
@@ -21,7 +21,7 @@ AIR_DENSITY = 1.2041e-3
 
 @dataclass(frozen=True)
 class Pixels:
-    """The pixels of the whole image, gaps included.
+    """The pixels of a panel or of the whole raw image, in which panels lie under one another; gaps included.
 
     Attributes
     ----------
@@ -53,14 +53,13 @@ def air_attenuation(wavelength: float) -> float:
     return AIR_DENSITY * mass_attenuation / 10
 
 
-def laboratory_positions(detector: Detector, thickness: float) -> np.ndarray:
+def laboratory_positions(panel: Panel, thickness: float) -> np.ndarray:
     """Where the rays that the pixels' centres count meet the front of the sensor, in mm, shape (3, slow, fast).
 
     A ray at an angle to the normal is absorbed along its path, on average at the attenuation length
     o = 1/mu - (t/cos + 1/mu) exp(-mu t/cos), so the pixel that counts it lies o s1 further out
     (dxtbx/model/parallax_correction.h).
     """
-    (panel,) = detector
     fast, slow, origin = (np.array(v) for v in (panel.get_fast_axis(), panel.get_slow_axis(), panel.get_origin()))
     width, height = panel.get_image_size()
     x = (np.arange(width) + 0.5) * instrument.PIXEL_SIZE
@@ -78,19 +77,43 @@ def laboratory_positions(detector: Detector, thickness: float) -> np.ndarray:
 
 
 def make_pixels(params: libtbx.phil.scope_extract, detector: Detector, beam: Beam) -> Pixels:
-    """The pixels of the simulated instrument.
+    """The pixels of the raw image of the simulated instrument.
 
     Parameters
     ----------
     params : libtbx.phil.scope_extract
         All parameters of the simulation.
     detector : Detector
-        The true one, as one panel.
+        The true one; a flat one as one panel.
     beam : Beam
         The true one.
     """
-    (panel,) = detector
-    position = laboratory_positions(detector, params.detector.thickness)
+    q, response = zip(*(_rays_and_response(params, panel, beam) for panel in detector))
+    joined = np.concatenate(q, axis=1)
+    return Pixels(
+        q=joined,
+        q_length=np.linalg.norm(joined, axis=0),
+        response=np.concatenate(response),
+        active=_active(params.detector),
+        transmission=np.concatenate([_beam_stop(params, panel, beam) for panel in detector]),
+    )
+
+
+def split(pixels: Pixels, detector: Detector) -> tuple[Pixels, ...]:
+    """Views of the raw image's pixels, one a panel."""
+    parts = {field.name: split_image(getattr(pixels, field.name), detector) for field in fields(pixels)}
+    return tuple(Pixels(**dict(zip(parts, panel))) for panel in zip(*parts.values()))
+
+
+def split_image(image: np.ndarray, detector: Detector) -> tuple[np.ndarray, ...]:
+    """Views of a raw image (..., slow, fast), one a panel; all are as wide as the raw image."""
+    starts = [panel.get_raw_image_offset()[1] for panel in detector]
+    return tuple(image[..., y : y + panel.get_image_size()[1], :] for y, panel in zip(starts, detector))
+
+
+def _rays_and_response(params: libtbx.phil.scope_extract, panel: Panel, beam: Beam) -> tuple[np.ndarray, np.ndarray]:
+    """q, shape (3, slow, fast), and Omega P E A, shape (slow, fast), of a panel."""
+    position = laboratory_positions(panel, params.detector.thickness)
     distance = np.linalg.norm(position, axis=0)
     ray = position / distance
     cosine = np.abs(np.tensordot(np.array(panel.get_normal()), ray, 1))
@@ -101,14 +124,7 @@ def make_pixels(params: libtbx.phil.scope_extract, detector: Detector, beam: Bea
         response *= 1 - np.exp(-panel.get_mu() * params.detector.thickness / cosine)
     if params.response.air:
         response *= np.exp(-air_attenuation(beam.get_wavelength()) * distance)
-    q = ray / beam.get_wavelength() - np.array(beam.get_s0())[:, None, None]
-    return Pixels(
-        q=q,
-        q_length=np.linalg.norm(q, axis=0),
-        response=response,
-        active=_active(params.detector),
-        transmission=_beam_stop(params),
-    )
+    return ray / beam.get_wavelength() - np.array(beam.get_s0())[:, None, None], response
 
 
 def _solid_angle(individual: bool, cosine: np.ndarray, distance: np.ndarray, normal_distance: float) -> np.ndarray:
@@ -140,19 +156,22 @@ def _active(params: libtbx.phil.scope_extract) -> np.ndarray:
     return active
 
 
-def _beam_stop(params: libtbx.phil.scope_extract) -> np.ndarray:
-    """A disc on the beam and an arm from it down to the edge."""
-    fast, slow = instrument.image_size(params.detector)
-    x0, y0 = instrument.beam_centre(params.detector)
-    x = (np.arange(fast) + 0.5 - x0) * instrument.PIXEL_SIZE
-    y = (np.arange(slow)[:, None] + 0.5 - y0) * instrument.PIXEL_SIZE
+def _beam_stop(params: libtbx.phil.scope_extract, panel: Panel, beam: Beam) -> np.ndarray:
+    """A disc on the beam and an arm from it down to the edge: on each panel round the point where the beam meets, or
+    would meet, its plane."""
+    fast, slow = panel.get_image_size()
+    x0, y0, depth = np.array(panel.get_D_matrix()).reshape(3, 3) @ np.array(beam.get_s0())
+    if depth <= 0:
+        return np.ones((slow, fast))
+    x = (np.arange(fast) + 0.5) * instrument.PIXEL_SIZE - x0 / depth
+    y = (np.arange(slow)[:, None] + 0.5) * instrument.PIXEL_SIZE - y0 / depth
     stop = params.beam_stop
     shadow = (x**2 + y**2 < stop.radius**2) | ((np.abs(x) < stop.arm_width / 2) & (y > 0) & (stop.radius > 0))
     return np.where(shadow, stop.transmission, 1.0)
 
 
 def bad_pixels(params: libtbx.phil.scope_extract, active: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Flat indices of hot pixels, their counts per frame, and flat indices of dead pixels."""
+    """Flat indices in the raw image of hot pixels, their counts per frame, and flat indices of dead pixels."""
     random = np.random.RandomState(params.seed + 7919)
     hot_number, dead_number = params.detector.hot_pixels, params.detector.dead_pixels
     chosen = random.choice(np.flatnonzero(active), hot_number + dead_number, replace=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+from functools import partial
 from pathlib import Path
 
 import libtbx.phil
@@ -11,15 +13,16 @@ import numpy as np
 from dials.util import Sorry
 from numba import njit
 
-from dials_diffuse.algorithms.simulation import instrument
-from dials_diffuse.algorithms.simulation.cbf import Header, write_image
+from dials_diffuse.algorithms.simulation.counting import gap_value, to_stored
+from dials_diffuse.algorithms.simulation.pixels import split_image
 from dials_diffuse.algorithms.simulation.truth import Truth
+from dials_diffuse.algorithms.simulation.writers import BACKGROUND, ENDINGS, check_format, write_image, write_stack
 from dials_diffuse.parallel import parallel_map
 
 logger = logging.getLogger("dials.diffuse.simulation")
 
-#: What stands for the background images where images are numbered by sweep.
-BACKGROUND = -1
+#: Names of images, which a new simulation removes.
+IMAGE = re.compile(r"(sweep_\d+|background)(_\d{4}\.(cbf|cbf\.gz|cbf\.bz2|img)|\.nxs)")
 
 
 def simulate(params: libtbx.phil.scope_extract, folder: str | os.PathLike) -> Truth:
@@ -30,8 +33,8 @@ def simulate(params: libtbx.phil.scope_extract, folder: str | os.PathLike) -> Tr
     params : libtbx.phil.scope_extract
         Of :data:`dials_diffuse.phil_scope.simulate.phil_scope`.
     folder : path
-        Where ``sweep_1_0001.cbf``, ..., ``background_0001.cbf``, ... go; made if missing. Such images from earlier
-        are removed.
+        Where ``sweep_1_0001.cbf``, ..., ``background_0001.cbf``, ... (or ``.cbf.gz``, ``.cbf.bz2``, ``.img``) or
+        ``sweep_1.nxs``, ..., ``background.nxs`` go; made if missing. Such images from earlier are removed.
 
     Returns
     -------
@@ -43,30 +46,53 @@ def simulate(params: libtbx.phil.scope_extract, folder: str | os.PathLike) -> Tr
     Sorry
         If the folder cannot be made or written to, or the parameters contradict each other.
     """
+    truth = Truth(params)
+    check_format(truth)
     folder = Path(folder).resolve()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Sorry(f"Cannot make the folder {folder}: {error.strerror}. Choose another with output.images.") from error
-    for pattern in ("sweep_*_[0-9][0-9][0-9][0-9].cbf", "background_[0-9][0-9][0-9][0-9].cbf"):
-        for left_over in folder.glob(pattern):
-            left_over.unlink()  # or they would be imported with the new ones
-    truth = Truth(params)
-    truth.templates = [os.fspath(folder / f"sweep_{i + 1}_####.cbf") for i in range(len(truth.sweeps))]
+    for left_over in folder.iterdir():
+        if IMAGE.fullmatch(left_over.name):
+            left_over.unlink()  # or it would be imported with the new ones
+    one_file = params.format == "nxmx"
+    pattern = ".nxs" if one_file else f"_####{ENDINGS[params.format]}"
+    truth.templates = [os.fspath(folder / f"sweep_{i + 1}{pattern}") for i in range(len(truth.sweeps))]
     describe(truth)
-    images = [(sweep, frame) for sweep, model in enumerate(truth.sweeps) for frame in range(model.frames)]
-    if params.background.photons:
-        images += [(BACKGROUND, image) for image in range(params.background.images)]
-    make_image(truth, *images[0])  # makes what all images have in common, before the processes part
-    for _ in parallel_map(lambda image: _write(truth, folder, *image), images, params.nproc, "Simulating"):
+    series = dict(enumerate(truth.sweeps))
+    if params.background.photons and params.background.images:
+        series[BACKGROUND] = truth.background_sweep
+    make_image(truth, 0, 0)  # makes what all images have in common, before the processes part
+    if one_file:
+        for sweep in series:
+            frames = range(series[sweep].frames)
+            made = parallel_map(partial(make_image, truth, sweep), frames, params.nproc, "Simulating")
+            write_stack(truth, sweep, made, folder / f"{_name(sweep)}.nxs")
+        return truth
+    images = [(sweep, image) for sweep in series for image in range(series[sweep].frames)]
+
+    def write(task: tuple[int, int]) -> None:
+        sweep, image = task
+        name = f"{_name(sweep)}{pattern.replace('####', f'{image + 1:04d}')}"
+        write_image(truth, sweep, image, make_image(truth, sweep, image), folder / name)
+
+    for _ in parallel_map(write, images, params.nproc, "Simulating"):
         pass
     return truth
+
+
+def _name(sweep: int) -> str:
+    return "background" if sweep == BACKGROUND else f"sweep_{sweep + 1}"
 
 
 def describe(truth: Truth) -> None:
     """Write to the log what is simulated."""
     logger.info("\nCrystal: %s, %s", truth.cell, truth.params.crystal.space_group)
     for number, sweep in enumerate(truth.sweeps, 1):
+        if truth.params.stills:
+            logger.info("Sweep %d: %d stills, %g s each", number, sweep.frames, sweep.exposure)
+            continue
         logger.info(
             "Sweep %d: %d frames of %g degrees from %g, %g s each",
             number,
@@ -78,34 +104,11 @@ def describe(truth: Truth) -> None:
     logger.info("Scale: a diffuse strength of 1 stands for %.6g photons / (s sr)", truth.scales["diffuse"])
 
 
-def _write(truth: Truth, folder: Path, sweep: int, number: int) -> None:
-    name = "background" if sweep == BACKGROUND else f"sweep_{sweep + 1}"
-    write_image(
-        make_image(truth, sweep, number), make_header(truth, sweep), number, folder / f"{name}_{number + 1:04d}.cbf"
-    )
+def make_image(truth: Truth, sweep: int, number: int) -> tuple[np.ndarray, ...]:
+    """An image as a file stores it, one array (slow, fast) a panel.
 
-
-def make_header(truth: Truth, sweep: int) -> Header:
-    """What the headers of a sweep say: the truth, but for the errors asked for."""
-    params = truth.params
-    this = truth.background_sweep if sweep == BACKGROUND else truth.sweeps[sweep]
-    wrong = params.header.perturb
-    x, y = instrument.beam_centre(params.detector)
-    return Header(
-        model=params.detector.model,
-        wavelength=params.beam.wavelength,
-        distance=params.detector.distance + wrong * params.header.distance_error,
-        beam_centre=(x + wrong * params.header.beam_centre_error[0], y + wrong * params.header.beam_centre_error[1]),
-        thickness=params.detector.thickness,
-        exposure=this.exposure,
-        start=this.start,
-        width=this.width,
-        polarisation_fraction=params.beam.polarisation_fraction,
-    )
-
-
-def make_image(truth: Truth, sweep: int, number: int) -> np.ndarray:
-    """Counts of an image, int32 (slow, fast): -1 in gaps, 0 in dead pixels, too much in hot ones.
+    Counts are photons times gain plus pedestal; pixels without sensor are marked (-1 where the type has it), dead
+    pixels count nothing, hot ones too much.
 
     Parameters
     ----------
@@ -116,19 +119,20 @@ def make_image(truth: Truth, sweep: int, number: int) -> np.ndarray:
     number : int
         Of the frame in it, from 0.
     """
-    expected = truth.background_image(number) if sweep == BACKGROUND else truth.expected_image(sweep, number)
+    background = sweep == BACKGROUND
+    expected = np.concatenate(truth.background_image(number) if background else truth.expected_image(sweep, number))
     hot, rates, dead = truth.bad_pixels
     expected.ravel()[hot] += rates
     if truth.params.noise:
         seed = np.random.SeedSequence((truth.params.seed, sweep + 1, number)).generate_state(1)[0]
-        counts = np.empty(expected.shape, dtype=np.int32)
-        _sample(expected, int(seed), counts)
+        photons = np.empty(expected.shape, dtype=np.int32)
+        _sample(expected, int(seed), photons)
     else:
-        counts = np.rint(expected).astype(np.int32)
-    np.minimum(counts, instrument.COUNT_CUTOFF, out=counts)
-    counts.ravel()[dead] = 0
-    counts[~truth.pixels.active] = -1
-    return counts
+        photons = np.rint(expected).astype(np.int32)
+    photons.ravel()[dead] = 0
+    counts = to_stored(photons, truth.params)
+    counts[~np.concatenate([panel.active for panel in truth.pixels])] = gap_value(truth.params)
+    return split_image(counts, truth.detector)
 
 
 @njit(cache=True)

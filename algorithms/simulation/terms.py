@@ -15,7 +15,9 @@ from dials.util import Sorry
 
 @dataclass(frozen=True)
 class Sweep:
-    """One sweep: its frames (number), first angle and width (degrees) and exposure time (s) of a frame, scale."""
+    """One sweep: its frames (number), first angle and width (degrees) and exposure time (s) of a frame, scale.
+
+    A series of stills is a sweep with the width 0."""
 
     frames: int
     start: float
@@ -32,6 +34,10 @@ class Sweep:
         """Angle of the middle of a frame (counted from 0) in degrees."""
         return self.start + (np.asarray(frame) + 0.5) * self.width
 
+    def edges(self) -> np.ndarray:
+        """Angles of the frames' ends in degrees, shape (frames + 1,)."""
+        return self.start + np.arange(self.frames + 1) * self.width
+
 
 def make_sweeps(params: libtbx.phil.scope_extract) -> list[Sweep]:
     """The sweeps that the parameters describe.
@@ -47,7 +53,9 @@ def make_sweeps(params: libtbx.phil.scope_extract) -> list[Sweep]:
         for values in zip(
             _one_a_sweep("frames", params.frames, params.sweeps),
             _one_a_sweep("oscillation.start", params.oscillation.start, params.sweeps),
-            _one_a_sweep("oscillation.width", params.oscillation.width, params.sweeps),
+            [0.0] * params.sweeps
+            if params.stills
+            else _one_a_sweep("oscillation.width", params.oscillation.width, params.sweeps),
             _one_a_sweep("exposure", params.exposure, params.sweeps),
             scale,
         )
@@ -77,8 +85,18 @@ class Terms:
         self.params = params
         self.sweeps = sweeps
         self.image_size = image_size
-        first = sweeps[0]
-        self._b_norm = float(np.mean(self._b(0, first.angle(np.arange(first.frames)))))
+        self._b_norm = float(np.mean(self._b_of_frames(0)))
+
+    def b_of_frames(self, sweep: int) -> np.ndarray:
+        """b at the middle of every frame; of stills a factor each, independent of the others."""
+        return self._b_of_frames(sweep) / self._b_norm
+
+    def _b_of_frames(self, sweep: int) -> np.ndarray:
+        this = self.sweeps[sweep]
+        if not self.params.stills:
+            return self._b(sweep, this.angle(np.arange(this.frames)))
+        random = np.random.RandomState([self.params.seed, 6271, sweep])
+        return this.scale * (1 + self.params.b.variation * random.uniform(-1, 1, this.frames))
 
     def b(self, sweep: int, phi: np.ndarray) -> np.ndarray:
         """Beam, illuminated volume and decay; the mean over the frames of the first sweep is 1."""

@@ -2,22 +2,22 @@
 
     expected photons = t Omega P E A [a d (b I + c)] + background
 
-Sweeps and frames are counted from 0 here (files from 1), angles are in degrees, pixels' centres are at halves.
+Sweeps and frames are counted from 0 here (files from 1), angles are in degrees, pixels' centres are at halves. Images
+come as one array a panel; positions x, y are those in the raw image, in which panels lie under one another.
+With ``stills`` a sweep is a series of stills, and a frame one of them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
 import libtbx.phil
 import numpy as np
 from dials.util import Sorry
-from dxtbx.imageset import ImageSetFactory
-from dxtbx.model import Beam, Crystal, Detector, Experiment, ExperimentList, Goniometer, Scan, ScanFactory
+from dxtbx.model import Beam, Detector, ExperimentList
 from iotbx.phil import parse
 
 from dials_diffuse.algorithms.simulation import instrument
@@ -29,7 +29,9 @@ from dials_diffuse.algorithms.simulation.diffuse import (
     diffuse_voxels,
     make_diffuse,
 )
-from dials_diffuse.algorithms.simulation.pixels import Pixels, bad_pixels, make_pixels
+from dials_diffuse.algorithms.simulation.models import make_experiments
+from dials_diffuse.algorithms.simulation.mounting import Mounting, orthogonal
+from dials_diffuse.algorithms.simulation.pixels import Pixels, bad_pixels, make_pixels, split, split_image
 from dials_diffuse.algorithms.simulation.terms import Sweep, Terms, make_sweeps
 from dials_diffuse.output import whole_files
 from dials_diffuse.phil_scope.simulate import phil_scope
@@ -47,7 +49,7 @@ class Truth:
         ``diffuse``, ``bragg``, ``background``: the photons / (s sr) that stand for a strength of 1, as a file holds
         them. Found from ``photons``, ``bragg.photons``, ``background.photons`` if None.
     templates : list of str, optional
-        Images of each sweep, with ``#`` for digits.
+        Images of each sweep: with ``#`` for digits, or the HDF5 file that holds all.
     """
 
     def __init__(
@@ -60,14 +62,15 @@ class Truth:
         self.templates = templates
         self.sweeps: list[Sweep] = make_sweeps(params)
         self.beam: Beam = instrument.make_beam(params.beam)
-        self.detector: Detector = instrument.make_detector(params.detector, self.beam)
-        self.goniometer: Goniometer = instrument.make_goniometer()
+        self.detector: Detector = instrument.make_detector(params, self.beam)
+        self.mounting = Mounting(params, self.sweeps, np.array(self.beam.get_s0()))
+        self.goniometer = self.mounting.make_goniometer()
         self.terms = Terms(params, self.sweeps, instrument.image_size(params.detector))
         self.cell = params.crystal.unit_cell
         self.space_group = params.crystal.space_group.group()
         if not self.space_group.is_compatible_unit_cell(self.cell):
             raise Sorry(f"Unit cell {self.cell} does not fit space group {params.crystal.space_group}.")
-        self.orientations: list[np.ndarray] = _orientations(params)
+        self.orientations: list[np.ndarray] = self.mounting.orientations
         self.scales = scales or self._find_scales()
 
     @classmethod
@@ -160,14 +163,14 @@ class Truth:
 
     @cached_property
     def _bragg(self) -> Bragg:
-        d_min = 1 / (self.pixels.q_length.max() + 10 * self.params.bragg.sigma)
+        d_min = 1 / (self._raw.q_length.max() + 10 * self.params.bragg.sigma)
         bragg = make_bragg(self.params, d_min)
         return bragg._replace(intensity=bragg.intensity * self.scales["bragg"])
 
     @cached_property
     def _orthogonal(self) -> np.ndarray:
         """The B matrix in 1/A, as cctbx and DIALS have it."""
-        return np.array(self.cell.fractionalization_matrix()).reshape(3, 3).T.copy()
+        return orthogonal(self.cell)
 
     # The scaling terms
 
@@ -175,8 +178,12 @@ class Truth:
         """Beam, illuminated volume, decay at the angles phi; mean over the frames of the first sweep: 1."""
         return self.terms.b(sweep, phi)
 
+    def b_of_frames(self, sweep: int) -> np.ndarray:
+        """b of every frame or still of a sweep; mean over the first sweep: 1."""
+        return self.terms.b_of_frames(sweep)
+
     def a(self, sweep: int, x: np.ndarray, y: np.ndarray, phi: np.ndarray) -> np.ndarray:
-        """Absorption in the crystal; x, y in pixels of the whole image; mean over each sweep: 1."""
+        """Absorption in the crystal; x, y in pixels of the raw image; mean over each sweep: 1."""
         return self.terms.a(sweep, x, y, phi)
 
     def c(self, sweep: int, q: np.ndarray, phi: np.ndarray) -> np.ndarray:
@@ -184,61 +191,76 @@ class Truth:
         return self.scales["diffuse"] * self.terms.c(sweep, q, phi)
 
     def d(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Response of the detector; x, y in pixels of the whole image; mean: 1."""
+        """Response of the detector; x, y in pixels of the raw image; mean: 1."""
         return self.terms.d(x, y)
 
-    def background_rate(self, phi: float = 0.0) -> np.ndarray:
-        """Photons of air scattering that each pixel (slow, fast) counts in a second, without the beam stop."""
+    def background_rate(self, phi: float = 0.0) -> tuple[np.ndarray, ...]:
+        """Photons of air scattering that each pixel (slow, fast) counts in a second, without the beam stop; one array a
+        panel."""
+        return split_image(self._background_rate(phi), self.detector)
+
+    def _background_rate(self, phi: float) -> np.ndarray:
         return self.scales["background"] * self._background_shape * self.terms.background_wave(phi)
 
     @cached_property
     def _background_shape(self) -> np.ndarray:
-        return self.pixels.response * self.terms.background_shape(self.pixels.q_length)
+        return self._raw.response * self.terms.background_shape(self._raw.q_length)
 
     # The images
 
+    @property
+    def pixels(self) -> tuple[Pixels, ...]:
+        """Geometry and response of every pixel, for each panel."""
+        return split(self._raw, self.detector)
+
     @cached_property
-    def pixels(self) -> Pixels:
-        """Geometry and response of every pixel."""
+    def _raw(self) -> Pixels:
+        """The same for the raw image, on which everything is computed."""
         return make_pixels(self.params, self.detector, self.beam)
 
     @cached_property
     def bad_pixels(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Flat indices of the hot pixels, what they count in a frame, flat indices of the dead pixels."""
-        return bad_pixels(self.params, self.pixels.active)
+        """Flat indices (in the raw image) of the hot pixels, what they count in a frame, flat indices of the dead
+        pixels."""
+        return bad_pixels(self.params, self._raw.active)
 
-    def mask(self) -> np.ndarray:
-        """Pixels (slow, fast) that count as they should: no gaps, beam stop, hot or dead pixels."""
-        good = self.pixels.active & (self.pixels.transmission == 1)
+    def mask(self) -> tuple[np.ndarray, ...]:
+        """Pixels (slow, fast) that count as they should: no gaps, beam stop, hot or dead pixels; one array a panel."""
+        good = self._raw.active & (self._raw.transmission == 1)
         hot, _, dead = self.bad_pixels
         good.ravel()[hot] = False
         good.ravel()[dead] = False
-        return good
+        return split_image(good, self.detector)
 
-    def expected_image(self, sweep: int, frame: int) -> np.ndarray:
-        """Expected photons in every pixel (slow, fast) of a frame; in gaps and bad pixels, too, as if they worked."""
+    def expected_image(self, sweep: int, frame: int) -> tuple[np.ndarray, ...]:
+        """Expected photons in every pixel (slow, fast) of a frame, one array a panel; in gaps and bad pixels, too, as
+        if they worked. Where the beam drifts, the intensity follows it, the response and the background do not."""
         this, terms = self.sweeps[sweep], self.params
         phi = float(this.angle(frame))
         signal = self._intensity(sweep, frame)
-        signal *= float(self.b(sweep, phi))
+        signal *= float(self._frame_scale(sweep, frame))
         if terms.c.strength:
-            signal += self.c(sweep, self.pixels.q_length, phi)
+            signal += self.c(sweep, self._raw.q_length, phi)
         if terms.a.strength:
             signal *= self.a(sweep, *self._positions, phi)
         if terms.d.strength:
             signal *= self.d(*self._positions)
-        signal *= self.pixels.response
+        signal *= self._raw.response
         if terms.background.photons:
-            signal += self.background_rate(phi)
-        signal *= self.pixels.transmission
+            signal += self._background_rate(phi)
+        signal *= self._raw.transmission
         signal *= this.exposure
-        return signal
+        return split_image(signal, self.detector)
 
-    def background_image(self, image: int) -> np.ndarray:
-        """Expected photons in every pixel (slow, fast) of an image without the crystal."""
+    def _frame_scale(self, sweep: int, frame: int) -> float:
+        stills = self.params.stills
+        return self.b_of_frames(sweep)[frame] if stills else self.b(sweep, self.sweeps[sweep].angle(frame))
+
+    def background_image(self, image: int) -> tuple[np.ndarray, ...]:
+        """Expected photons in every pixel (slow, fast) of an image without the crystal, one array a panel."""
         background = self.background_sweep
-        rate = self.background_rate(float(background.angle(image)))
-        return background.exposure * rate * self.pixels.transmission
+        rate = self._background_rate(float(background.angle(image)))
+        return split_image(background.exposure * rate * self._raw.transmission, self.detector)
 
     @property
     def background_sweep(self) -> Sweep:
@@ -252,44 +274,48 @@ class Truth:
         return np.arange(fast) + 0.5, np.arange(slow)[:, None] + 0.5
 
     def _intensity(self, sweep: int, frame: int) -> np.ndarray:
-        """I of every pixel, averaged over the frame's rotation, photons / (s sr)."""
-        signal = np.empty(self.pixels.q_length.shape)
-        diffuse_image(self.pixels.q, self._to_hkl(sweep, frame), self._diffuse, signal)
-        if self.params.bragg.photons:
-            this = self.sweeps[sweep]
-            setting = self._setting(sweep, this.angle(frame))
-            axis = np.array(self.goniometer.get_rotation_axis())
-            width = np.radians(this.width)
-            model = make_frame(setting, axis, width, np.array(self.beam.get_s0()), self.detector[0])
-            add_bragg(self.pixels.q, model, self._bragg, signal)
+        """I of every pixel of the raw image, averaged over the frame's rotation, photons / (s sr)."""
+        this, lattices = self.sweeps[sweep], self.params.lattices
+        phi, s0 = this.angle(frame), self.mounting.s0(sweep, this.angle(frame))
+        q = self._raw.q
+        if self.mounting.beam_drifts:
+            q = q + (np.array(self.beam.get_s0()) - s0)[:, None, None]
+        signal = np.empty(self._raw.q_length.shape)
+        diffuse_image(q, self._to_hkl(sweep, frame), self._diffuse, signal)
+        for lattice in range(1, lattices.number if lattices.diffuse else 1):
+            further = np.empty_like(signal)
+            diffuse_image(q, self._to_hkl(sweep, frame, lattice), self._diffuse, further)
+            signal += lattices.diffuse * further
+        for lattice in range(lattices.number if self.params.bragg.photons else 0):
+            strength = 1.0 if lattice == 0 else lattices.bragg
+            model = self._bragg._replace(intensity=strength * self._bragg.intensity)
+            setting, axis = self.mounting.setting(sweep, phi, frame, lattice), self.mounting.scan_axis
+            add_bragg(q, make_frame(setting, axis, np.radians(this.width), s0, self.detector), model, signal)
         return signal
 
-    def _to_hkl(self, sweep: int, frame: int) -> np.ndarray:
+    def _to_hkl(self, sweep: int, frame: int, lattice: int = 0) -> np.ndarray:
         """Matrices from q in the laboratory to (h, k, l) at the angles that average over a frame."""
         this = self.sweeps[sweep]
-        nodes, _ = np.polynomial.legendre.leggauss(self.params.oscillation.samples)
+        nodes, _ = np.polynomial.legendre.leggauss(self.params.oscillation.samples if this.width else 1)
         angles = this.angle(frame) + 0.5 * this.width * nodes
-        return np.array([np.linalg.inv(self._setting(sweep, angle)) for angle in angles])
-
-    def _setting(self, sweep: int, phi: float) -> np.ndarray:
-        """Matrix from (h, k, l) to q in the laboratory at an angle."""
-        spindle = rotation(self.goniometer.get_rotation_axis(), phi)
-        return spindle @ self.orientations[sweep] @ self._orthogonal
+        return np.array([np.linalg.inv(self.mounting.setting(sweep, angle, frame, lattice)) for angle in angles])
 
     # The scales
 
     def _find_scales(self) -> dict[str, float]:
         """The scales at which a pixel of the first sweep counts, on average, the photons asked for."""
         first = self.sweeps[0]
-        active = self.pixels.active & (self.pixels.transmission == 1)
+        active = self._raw.active & (self._raw.transmission == 1)
         scales = {"diffuse": 0.0, "bragg": 0.0, "background": 0.0}
         if self.params.photons:
             scales["diffuse"] = self.params.photons / (first.exposure * self._mean_diffuse(active))
         if self.params.bragg.photons:
-            # photons of a reflection: t/dphi wavelength^2 J <Omega P E A>/Omega, the Lorentz factor being 1
+            # photons of a reflection: t/dphi wavelength^2 J <Omega P E A>/Omega, the Lorentz factor being 1;
+            # on a still the sphere cuts the Gaussian in its middle: 1/sqrt(2 pi sigma^2) in place of 1/dphi
             solid_angle = instrument.PIXEL_SIZE**2 / self.detector[0].get_distance() ** 2
-            response = np.median(self.pixels.response[active]) / solid_angle
-            per_intensity = first.exposure / np.radians(first.width) * self.beam.get_wavelength() ** 2 * response
+            response = np.median(self._raw.response[active]) / solid_angle
+            width = np.radians(first.width) if first.width else np.sqrt(2 * np.pi) * self.params.bragg.sigma
+            per_intensity = first.exposure / width * self.beam.get_wavelength() ** 2 * response
             scales["bragg"] = self.params.bragg.photons / per_intensity
         if self.params.background.photons:
             mean = float(np.mean(self._background_shape[active]))
@@ -300,91 +326,28 @@ class Truth:
         """Mean of Omega P E A a d b I over active pixels (of every third row and column) and nine frames of the first
         sweep, at scale 1."""
         first, every = self.sweeps[0], (slice(None, None, 3), slice(None, None, 3))
-        active, response = active[every], self.pixels.response[every]
-        q = np.ascontiguousarray(self.pixels.q[(slice(None), *every)])
-        x, y = (np.broadcast_to(position, self.pixels.active.shape)[every] for position in self._positions)
+        active, response = active[every], self._raw.response[every]
+        q = np.ascontiguousarray(self._raw.q[(slice(None), *every)])
+        x, y = (np.broadcast_to(position, self._raw.active.shape)[every] for position in self._positions)
         model, image, means = make_diffuse(self.params), np.empty(active.shape), []
         for frame in np.unique(np.linspace(0, first.frames - 1, 9).astype(int)):
             phi = first.angle(frame)
             diffuse_image(q, self._to_hkl(0, frame), model, image)
-            signal = image * response * self.a(0, x, y, phi) * self.d(x, y) * self.b(0, phi)
+            signal = image * response * self.a(0, x, y, phi) * self.d(x, y) * self._frame_scale(0, frame)
             means.append(signal[active].mean())
         return float(np.mean(means))
 
     # The models of DIALS
 
-    def scan(self, sweep: int) -> Scan:
-        """The scan of a sweep."""
-        return make_scan(self.sweeps[sweep])
-
-    def crystal(self, sweep: int) -> Crystal:
-        """The crystal as it is mounted in a sweep."""
-        real = np.linalg.inv(self.orientations[sweep] @ self._orthogonal)
-        return Crystal(*(tuple(float(x) for x in axis) for axis in real), self.space_group)
-
     def experiments(self, multi_panel: bool = False, check_format: bool = False) -> ExperimentList:
-        """The true models, one experiment a sweep.
+        """The true models: an experiment for every lattice in every sweep, or in every still (without scan and
+        goniometer, as dials.stills_process makes them). A drift is in the models as values at scan points.
 
         Parameters
         ----------
         multi_panel : bool
-            A panel for each module, as dxtbx makes them with ``format.multi_panel=True``.
+            A panel for each module of a flat detector, as dxtbx makes them with ``format.multi_panel=True``.
         check_format : bool
             Attach the images, too.
         """
-        detector = instrument.make_detector(self.params.detector, self.beam, multi_panel)
-        experiments = ExperimentList()
-        for sweep in range(len(self.sweeps)):
-            scan = self.scan(sweep)
-            models = {"beam": self.beam, "detector": detector, "goniometer": self.goniometer, "scan": scan}
-            experiment = Experiment(crystal=self.crystal(sweep), identifier=f"true-{sweep + 1}", **models)
-            if check_format:
-                experiment.imageset = ImageSetFactory.make_sequence(
-                    template=self.templates[sweep],
-                    indices=list(range(1, self.sweeps[sweep].frames + 1)),
-                    format_kwargs={"multi_panel": multi_panel},
-                    **models,
-                )
-            experiments.append(experiment)
-        return experiments
-
-
-def make_scan(sweep: Sweep) -> Scan:
-    """A dxtbx scan of a sweep; images are counted from 1."""
-    return ScanFactory.make_scan(
-        image_range=(1, sweep.frames),
-        exposure_times=[sweep.exposure] * sweep.frames,
-        oscillation=(sweep.start, sweep.width),
-        epochs={i: i * sweep.exposure for i in range(1, sweep.frames + 1)},
-    )
-
-
-def rotation(axis: Sequence[float], angle: float) -> np.ndarray:
-    """Matrix of a right-handed rotation about a unit vector by an angle in degrees (Rodrigues' formula)."""
-    cross = np.cross(np.eye(3), np.array(axis))
-    angle = np.radians(angle)
-    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
-
-
-def _orientations(params: libtbx.phil.scope_extract) -> list[np.ndarray]:
-    """U matrices of all sweeps.
-
-    Raises
-    ------
-    Sorry
-        If the number of angles is not three a sweep.
-    """
-    angles = params.crystal.orientation
-    if angles is None:
-        random = np.random.RandomState(params.seed)
-        angles = [
-            angle
-            for _ in range(params.sweeps)
-            for angle in (random.uniform(0, 360), np.degrees(np.arccos(random.uniform(-1, 1))), random.uniform(0, 360))
-        ]
-    if len(angles) != 3 * params.sweeps:
-        raise Sorry(f"crystal.orientation has {len(angles)} angles: give three for each of the {params.sweeps} sweeps.")
-    return [
-        rotation((0, 0, 1), first) @ rotation((0, 1, 0), second) @ rotation((0, 0, 1), third)
-        for first, second, third in zip(angles[::3], angles[1::3], angles[2::3])
-    ]
+        return make_experiments(self, multi_panel, check_format)

@@ -50,7 +50,7 @@ def simulated(tmp_path_factory):
     params = correct_scope.extract()
     params.background = [str(folder / "bkg.expt")]
     params.background_model.mask = str(folder / "pixels.mask")
-    write_mask((truth.mask(),), params.background_model.mask)
+    write_mask(truth.mask(), params.background_model.mask)
     return truth, correct(dataset, params).observations
 
 
@@ -58,7 +58,7 @@ def test_response_background_and_intensity(simulated):
     truth, table = simulated
     x, y, z = flumpy.to_numpy(table["xyzobs.px.value"]).T
     pixel = (y.astype(int), x.astype(int))
-    good = truth.mask()[pixel]
+    good = truth.mask()[0][pixel]
     assert np.count_nonzero(good) > 3e5
     counts, g, background, found, variance = (
         flumpy.to_numpy(table[name])
@@ -70,9 +70,9 @@ def test_response_background_and_intensity(simulated):
             "intensity.sum.variance",
         )
     )
-    assert np.allclose(g, 0.2 * truth.pixels.response[pixel], rtol=2e-4)
+    assert np.allclose(g, 0.2 * truth.pixels[0].response[pixel], rtol=2e-4)
 
-    true_background = 0.2 * truth.background_rate()[pixel]
+    true_background = 0.2 * truth.background_rate()[0][pixel]
     assert background[good].sum() == pytest.approx(true_background[good].sum(), rel=5e-3)
     inner = good & (np.abs(x - 243) < 150) & (np.abs(y - 97) < 60)
     assert np.std((background / true_background)[inner]) < 0.03
@@ -80,7 +80,7 @@ def test_response_background_and_intensity(simulated):
     expected = np.zeros_like(counts)
     for frame in range(6):
         rows = z.astype(int) == frame
-        expected[rows] = truth.expected_image(0, frame)[pixel][rows]
+        expected[rows] = truth.expected_image(0, frame)[0][pixel][rows]
     signal = expected - true_background
     assert np.sum((counts - background)[good]) == pytest.approx(signal[good].sum(), rel=0.01)
     true_intensity = signal / g
