@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from iotbx.phil import parse
-
 from dials_diffuse.program import finish, handled_errors, start
 
 help_message = """
@@ -20,8 +18,7 @@ Examples::
   dials.diffuse_extract 1/refined.expt 1/refined.refl 2/refined.expt 2/refined.refl untrusted.circle=531,494,30
 """
 
-phil_scope = parse(
-    """
+phil = """
 include scope dials_diffuse.phil_scope.grid.phil_scope
 include scope dials_diffuse.phil_scope.extract.phil_scope
 include scope dials_diffuse.phil_scope.mask.phil_scope
@@ -41,15 +38,24 @@ output {
     .type = path
     .help = "The log."
 }
-""",
-    process_includes=True,
-)
+"""
+
+
+def __getattr__(name: str):
+    if name != "phil_scope":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from iotbx.phil import parse
+
+    return parse(phil, process_includes=True)  # when asked for, because a broken plug-in raises Sorry
 
 
 def run(args: list[str] | None = None) -> None:
     """Run the program."""
     with handled_errors():
-        session = start("dials.diffuse_extract", help_message, phil_scope, args)
+        from iotbx.phil import parse
+
+        scope = parse(phil, process_includes=True)  # here because a broken plug-in raises Sorry
+        session = start("dials.diffuse_extract", help_message, scope, args)
         if session is None:
             return
         from dials_diffuse.algorithms.extraction.extract import extract_to_files

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from iotbx.phil import parse
-
 from dials_diffuse.program import finish, handled_errors, start
 
 help_message = """
@@ -23,13 +21,13 @@ Examples::
   dials.image_viewer refined.expt mask=pixels.mask
 """
 
-phil_scope = parse(
-    """
+phil = """
 include scope dials_diffuse.phil_scope.mask.phil_scope
 include scope dials_diffuse.phil_scope.nproc.phil_scope
 bragg_frame = None
   .type = int(value_min=1)
-  .help = "Number of an image: its mask with the Bragg peaks is written as well, to look at in dials.image_viewer."
+  .help = "Number of an image (of stills: of the experiment, from 1): its mask with the Bragg peaks is written as well,"
+          "to look at in dials.image_viewer."
 output {
   mask = pixels.mask
     .type = path
@@ -41,18 +39,27 @@ output {
     .type = path
     .help = "The log."
 }
-""",
-    process_includes=True,
-)
+"""
+
+
+def __getattr__(name: str):
+    if name != "phil_scope":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from iotbx.phil import parse
+
+    return parse(phil, process_includes=True)  # when asked for, because a broken plug-in raises Sorry
 
 
 def run(args: list[str] | None = None) -> None:
     """Run the program."""
     with handled_errors():
-        session = start("dials.diffuse_mask", help_message, phil_scope, args)
+        from iotbx.phil import parse
+
+        scope = parse(phil, process_includes=True)  # here because a broken plug-in raises Sorry
+        session = start("dials.diffuse_mask", help_message, scope, args)
         if session is None:
             return
-        from dials_diffuse.algorithms.masking.masks import bragg_frame_mask, make_masks, name_masks, write_masks
+        from dials_diffuse.algorithms.masking.masks import bragg_frame_masks, make_masks, name_masks, write_masks
         from dials_diffuse.dataset import models_and_reflections
 
         params = session.params
@@ -60,8 +67,7 @@ def run(args: list[str] | None = None) -> None:
         masks = make_masks(experiments, reflections, params)
         named = name_masks([mask.pixels for mask in masks], params.output.mask)
         if params.bragg_frame is not None:
-            frames = [bragg_frame_mask(mask, params.bragg_frame) for mask in masks]
-            named |= name_masks(frames, params.output.bragg_mask)
+            named |= name_masks(bragg_frame_masks(masks, params.bragg_frame), params.output.bragg_mask)
         write_masks(named)
         finish(*named)
 

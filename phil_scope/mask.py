@@ -1,8 +1,10 @@
-"""Pixel masks and Bragg masks."""
+"""Pixel masks and Bragg masks. The scopes of plug-ins are in it, so that importing it may raise Sorry."""
 
 from __future__ import annotations
 
 from iotbx.phil import parse
+
+from dials_diffuse.algorithms.masking.strategies import bragg_mask_scope
 
 phil_scope = parse(
     """
@@ -30,7 +32,7 @@ mask {
               "in half of them."
     frames = 24
       .type = int(value_min=4)
-      .help = "How many frames, evenly spread over each sweep, are looked at."
+      .help = "How many frames, evenly spread over each sweep (or over all stills of one kind), are looked at."
     n_sigma = 6
       .type = float(value_min=3)
       .help = "A pixel is hot (dead) if its count over the sample is this many Poisson standard deviations above"
@@ -40,30 +42,8 @@ mask {
       .help = "... and at least this many times more (less) than it."
   }
 }
-bragg_mask {
-  mode = none *ellipsoid shoebox file
-    .type = choice
-    .help = "How Bragg peaks are masked. ellipsoid: pixels whose fractional Miller indices lie within an ellipsoid of a"
-            "lattice point, following the peaks through the sweep. shoebox: the bounding boxes of the reflections."
-            "file: one static mask for the whole sweep. none: nothing is masked."
-  file = None
-    .type = path
-    .help = "For mode=file: a pickled tuple of flex.bool, one a panel, False where masked."
-  n_sigma = 3.5
-    .type = float(value_min=0)
-    .help = "Smallest radius of the ellipsoid in standard deviations of the measured peaks."
-  residual = 0.02
-    .type = float(value_min=0)
-    .help = "The ellipsoid grows with the strength of the peak until what a Gaussian tail leaves outside is below this"
-            "share of the mean count a pixel."
-  max_spots = 3000
-    .type = int(value_min=10)
-    .help = "How many of the spots, drawn at random, serve to measure the shape of the peaks."
-  seed = 42
-    .type = int
-    .help = "Seed of that draw."
-}
 """,
     process_includes=True,
 )
 phil_scope.get_without_substitution("mask.ice_rings.filter")[0].help = "Mask the rings of ice."  # DIALS says nothing
+phil_scope.adopt_scope(bragg_mask_scope())

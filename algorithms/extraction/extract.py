@@ -147,13 +147,13 @@ def _extract_run(
     params: libtbx.phil.scope_extract,
     parts: TableParts,
 ) -> int:
-    """Extract experiments that share a detector; the number of pixels read."""
-    rays = detector_rays(masks[numbers[0]].experiment.detector, params.nproc)
+    """Extract experiments that share a detector, or stills; the number of pixels read."""
+    detector_rays(masks[numbers[0]].experiment.detector, params.nproc)  # before the processes part, who share them
     rows_of = {"voxel": voxel_sums, "pixel": pixel_rows}[params.extract.mode]
 
     @lru_cache(maxsize=1)
     def sweep(number: int) -> Sweep:
-        return Sweep(number, masks[number], rays, grid)
+        return Sweep(number, masks[number], detector_rays(masks[number].experiment.detector), grid)
 
     def work(task: tuple[int, int, int, int]) -> tuple[str, int, int]:
         number, batch, start, stop = task
@@ -190,10 +190,15 @@ def batches(experiment, width: float) -> list[tuple[int, int]]:
 
 
 def experiments_by_detector(experiments: ExperimentList) -> list[list[int]]:
-    """Numbers of experiments, in runs of consecutive ones with the same detector."""
+    """Numbers of experiments, in runs of consecutive ones with the same detector, or of stills.
+
+    Stills whose detector has been refined one by one are one run all the same: there is one frame to each detector.
+    """
     runs: list[list[int]] = []
     for number, experiment in enumerate(experiments):
-        if runs and experiment.detector == experiments[runs[-1][-1]].detector:
+        last = experiments[runs[-1][-1]] if runs else None
+        stills = last is not None and last.scan is None and experiment.scan is None
+        if stills or (last is not None and experiment.detector == last.detector):
             runs[-1].append(number)
         else:
             runs.append([number])

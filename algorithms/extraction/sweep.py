@@ -57,6 +57,7 @@ class Sweep:
         self.number = number
         self.experiment: Experiment = masks.experiment
         self.bragg: BraggMask = masks.bragg
+        self.others = masks.others
         self.rays = rays
         self.grid = grid
         self.mapping = IndexMapping(self.experiment)
@@ -92,12 +93,14 @@ class Sweep:
 
     def _mask_frame(self, raw: list[np.ndarray], index: int) -> None:
         """Put a value that is never trusted where this frame alone is masked."""
+        values = [never_trusted(array.dtype) for array in raw]
         shadows = dynamic_mask(self.experiment.imageset, self.experiment, index)
-        for panel, array in enumerate(raw):
-            if shadows is not None:
-                array[~shadows[panel]] = never_trusted(array.dtype)
-        for panel, x0, x1, y0, y1 in self.bragg.frame_boxes(index):
-            raw[panel][y0:y1, x0:x1] = never_trusted(raw[panel].dtype)
+        if shadows is not None:
+            for array, value, shadow in zip(raw, values, shadows):
+                array[~shadow] = value
+        self.bragg.mask_boxes(index, raw, values)  # the kernel itself knows the ellipsoids
+        for bragg, frame in self.others.get(index, ()):
+            bragg.mask_frame(frame, raw, values)
 
 
 def never_trusted(dtype: np.dtype) -> int | float:

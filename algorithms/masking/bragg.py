@@ -1,156 +1,173 @@
-"""Masks of the Bragg peaks: strategies that say, for any frame, which pixels see one."""
+"""What a mask of Bragg peaks is: the base class of the built-in strategies and of plug-ins."""
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
+from typing import ClassVar
 
 import libtbx.phil
 import numpy as np
-from cctbx import miller
 from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 from dxtbx.model import Experiment
+from dxtbx.model.experiment_list import ExperimentList
+from iotbx.phil import parse
 
-from dials_diffuse.algorithms.masking.ellipsoid import BraggEllipsoids
-from dials_diffuse.algorithms.masking.mask_file import PixelMask, read_mask
-from dials_diffuse.algorithms.masking.peak_shape import PeakShape, measure_peak_shape, need_columns
-from dials_diffuse.grid import lattice_group, miller_index_from_numpy, miller_index_to_numpy
+from dials_diffuse.algorithms.masking.bragg_ellipsoids import BraggEllipsoids
+from dials_diffuse.algorithms.masking.mask_file import PixelMask
+from dials_diffuse.geometry import IndexMapping, detector_rays
 from dials_diffuse.images import sweep_name
 
-logger = logging.getLogger("dials.diffuse.masking")
+Box = tuple[int, int, int, int, int]
 
 
 class BraggMask:
-    """No pixel is masked; the base of the strategies that do.
+    """Where the Bragg peaks of one experiment are, on any frame.
 
-    A strategy may say where peaks are in three ways, which add up.
+    A strategy may say it in three ways, which add up: by ``ellipsoids``, ``static`` and :meth:`frame_boxes`.
+
+    Parameters
+    ----------
+    experiment : dxtbx.model.Experiment
+    reflections : flex.reflection_table or None
+        Of that experiment alone; None if none were given.
+    d_min : float
+        Resolution in Angstrom that the detector reaches.
+    params : libtbx.phil.scope_extract
+        Values of the class's :attr:`phil_scope`.
 
     Attributes
     ----------
+    name : str
+        Of the strategy: ``bragg_mask.mode`` takes it, its PHIL scope is ``bragg_mask.<name>``.
+    phil_scope : libtbx.phil.scope
+        The strategy's parameters.
+    needs_reflections : bool
+        Whether it can do nothing without reflections.
     ellipsoids : BraggEllipsoids
         Regions round the lattice points; tested for every pixel of every frame within the extraction itself.
     static : tuple of ndarray, bool, or None
         One a panel: pixels (False) that are masked on all frames.
     """
 
+    name: ClassVar[str]
+    phil_scope: ClassVar[libtbx.phil.scope] = parse("")
+    needs_reflections: ClassVar[bool] = True
+
     ellipsoids: BraggEllipsoids = BraggEllipsoids.none()
     static: PixelMask | None = None
 
-    def frame_boxes(self, index: int) -> list[tuple[int, int, int, int, int]]:
-        """Rectangles (panel, x0, x1, y0, y1) that are masked on a frame, which is counted from 0; ends excluded."""
-        return []
-
-
-class EllipsoidBraggMask(BraggMask):
-    """Ellipsoids round the lattice points, shaped as the peaks are and growing with their strength.
-
-    Parameters
-    ----------
-    experiment : dxtbx.model.Experiment
-    shape : PeakShape
-        Of its peaks.
-    d_min : float
-        Resolution limit in Angstrom.
-    params : libtbx.phil.scope_extract
-        The scope ``bragg_mask``.
-    """
-
     def __init__(
-        self, experiment: Experiment, shape: PeakShape, d_min: float, params: libtbx.phil.scope_extract
+        self,
+        experiment: Experiment,
+        reflections: flex.reflection_table | None,
+        d_min: float,
+        params: libtbx.phil.scope_extract,
     ) -> None:
-        self.shape = shape
-        edges = experiment.crystal.get_unit_cell().parameters()[:3]
-        limits = [int(edge / d_min) + 1 for edge in edges]
-        hkl = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in limits), indexing="ij"), axis=-1).reshape(-1, 3)
-        b = np.array(experiment.crystal.get_B()).reshape(3, 3)
-        spread = 1 + shape.growth * ((hkl @ b.T) ** 2).sum(axis=1)
-        radius_squared = spread * self._radius_squared(experiment, hkl, params)
-        centring = lattice_group(experiment.crystal.get_space_group())
-        if centring.order_z() > 1:
-            radius_squared[flumpy.to_numpy(centring.is_sys_absent(miller_index_from_numpy(hkl)))] = 0
-        self.ellipsoids = BraggEllipsoids.from_covariance(
-            shape.covariance, radius_squared.reshape([2 * n + 1 for n in limits])
-        )
+        self.experiment = experiment
+        self.mapping = IndexMapping(experiment)
 
-    def _radius_squared(self, experiment: Experiment, hkl: np.ndarray, params: libtbx.phil.scope_extract) -> np.ndarray:
-        """Radius squared, in standard deviations of the peak, at which its tail fades; shape (n,).
+    @classmethod
+    def for_experiments(
+        cls,
+        experiments: ExperimentList,
+        reflections: flex.reflection_table | None,
+        params: libtbx.phil.scope_extract,
+    ) -> list[BraggMask]:
+        """The masks of all experiments, in their order: made one by one here.
 
-        A Gaussian peak of height p leaves p exp(-r^2 / 2) photons a pixel at r. The strength of a reflection is the
-        largest among those measured of its Laue mates; where none was, that of a weak measured one.
+        To be overridden where experiments have to be looked at together.
+
+        Parameters
+        ----------
+        experiments : ExperimentList
+        reflections : flex.reflection_table or None
+            Of all experiments, told apart by ``id``.
+        params : libtbx.phil.scope_extract
+            Values of :attr:`phil_scope`.
         """
-        laue = experiment.crystal.get_space_group().build_derived_laue_group().type()
+        return [
+            cls(experiment, own, resolution(experiment), params)
+            for experiment, own in zip(experiments, cls.own_reflections(experiments, reflections))
+        ]
 
-        def keys(indices: np.ndarray) -> np.ndarray:
-            representatives = miller_index_from_numpy(indices)
-            miller.map_to_asu(laue, False, representatives)
-            shifted = miller_index_to_numpy(representatives).astype(np.int64) + 2**20
-            return (shifted[:, 0] << 42) | (shifted[:, 1] << 21) | shifted[:, 2]
+    @classmethod
+    def own_reflections(
+        cls, experiments: ExperimentList, reflections: flex.reflection_table | None
+    ) -> list[flex.reflection_table | None]:
+        """The reflections of each experiment.
 
-        measured, inverse = np.unique(keys(self.shape.miller_index), return_inverse=True)
-        strongest = np.zeros(len(measured))
-        np.maximum.at(strongest, inverse, self.shape.strength)
-        height = np.full(len(hkl), np.percentile(self.shape.strength, 10))
-        wanted = keys(hkl)
-        position = np.minimum(np.searchsorted(measured, wanted), len(measured) - 1)
-        found = measured[position] == wanted
-        height[found] = strongest[position[found]]
-        background = self.shape.background if np.isfinite(self.shape.background) else 1.0
-        tail = params.residual * max(background, 0.05)
-        return np.maximum(params.n_sigma**2, 2 * np.log(np.maximum(height / tail, 1.0)))
+        Raises
+        ------
+        Sorry
+            If an experiment that needs reflections has none, or they are not on its panels.
+        """
+        if reflections is None and not cls.needs_reflections:
+            return [None] * len(experiments)
+        tables = _split(reflections, len(experiments))
+        if cls.needs_reflections:
+            for experiment, table in zip(experiments, tables):
+                _check(cls.name, experiment, table)
+        return tables
+
+    def frame_boxes(self, index: int) -> Sequence[Box]:
+        """Rectangles (panel, x0, x1, y0, y1) that are masked on a frame, which is counted from 0; ends excluded."""
+        return ()
+
+    def mask_frame(self, index: int, arrays: Sequence[np.ndarray], values: Sequence[bool | int | float]) -> None:
+        """Put a value into all pixels that see a Bragg peak on one frame.
+
+        Parameters
+        ----------
+        index : int
+            Frame of the experiment, from 0.
+        arrays : sequence of ndarray, shape (slow, fast)
+            One a panel, changed in place: masks, or the frame itself.
+        values : sequence
+            What to put there, one value a panel.
+        """
+        if self.ellipsoids.largest > 0:
+            ray_to_hkl = self.mapping.ray_to_hkl(self.mapping.array_range[0] + index + 0.5)
+            for array, value, rays in zip(arrays, values, detector_rays(self.experiment.detector)):
+                self.ellipsoids.mask_pixels(array, value, rays, ray_to_hkl)
+        if self.static is not None:
+            for array, value, good in zip(arrays, values, self.static):
+                array[~good] = value
+        self.mask_boxes(index, arrays, values)
+
+    def mask_boxes(self, index: int, arrays: Sequence[np.ndarray], values: Sequence[bool | int | float]) -> None:
+        """As :meth:`mask_frame`, for what :meth:`frame_boxes` says alone."""
+        for panel, x0, x1, y0, y1 in self.frame_boxes(index):
+            arrays[panel][max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = values[panel]
 
 
-class ShoeboxBraggMask(BraggMask):
-    """The bounding boxes of the reflections themselves."""
+class NoBraggMask(BraggMask):
+    """Nothing is masked."""
 
-    def __init__(self, experiment: Experiment, reflections: flex.reflection_table) -> None:
-        first = experiment.scan.get_array_range()[0] if experiment.scan else 0
-        self._boxes: dict[int, list[tuple[int, int, int, int, int]]] = {}
-        boxes = np.stack([flumpy.to_numpy(part) for part in reflections["bbox"].parts()], axis=1)
-        for panel, (x0, x1, y0, y1, z0, z1) in zip(reflections["panel"], boxes.tolist()):
-            for z in range(z0 - first, z1 - first):
-                self._boxes.setdefault(z, []).append((panel, max(x0, 0), x1, max(y0, 0), y1))
-
-    def frame_boxes(self, index: int) -> list[tuple[int, int, int, int, int]]:
-        return self._boxes.get(index, [])
+    name = "none"
+    needs_reflections = False
 
 
-class FileBraggMask(BraggMask):
-    """One mask for the whole sweep, from a file: for stills and people who have one."""
-
-    def __init__(self, experiment: Experiment, filename: str) -> None:
-        self.static = read_mask(filename, experiment.detector)
+def resolution(experiment: Experiment) -> float:
+    """Resolution in Angstrom that an experiment's detector reaches."""
+    return experiment.detector.get_max_resolution(experiment.beam.get_s0())
 
 
-def bragg_mask(
-    experiment: Experiment, reflections: flex.reflection_table | None, d_min: float, params: libtbx.phil.scope_extract
-) -> BraggMask:
-    """The Bragg mask of one experiment by the strategy asked for.
+def _split(reflections: flex.reflection_table | None, number: int) -> list[flex.reflection_table]:
+    """The table's parts by ``id``, 0 to ``number`` - 1."""
+    if reflections is None:
+        return [flex.reflection_table() for _ in range(number)]
+    order = flex.sort_permutation(reflections["id"], stable=True)
+    edges = np.searchsorted(flumpy.to_numpy(reflections["id"].select(order)), np.arange(number + 1)).tolist()
+    return [reflections.select(order[begin:end]) for begin, end in zip(edges[:-1], edges[1:])]
 
-    Parameters
-    ----------
-    experiment : dxtbx.model.Experiment
-    reflections : flex.reflection_table or None
-        Of that experiment alone; not needed for the modes none and file.
-    d_min : float
-        Resolution limit in Angstrom.
-    params : libtbx.phil.scope_extract
-        The scope ``bragg_mask``.
 
-    Raises
-    ------
-    Sorry
-        If the strategy lacks reflections or its file.
-    """
-    if params.mode in (None, "none"):  # PHIL reads the word as None
-        return BraggMask()
-    if params.mode == "file":
-        if params.file is None:
-            raise Sorry("bragg_mask.mode=file needs bragg_mask.file=<a pickled tuple of flex.bool>.")
-        return FileBraggMask(experiment, params.file)
-    if reflections is None or not len(reflections):
+def _check(name: str, experiment: Experiment, reflections: flex.reflection_table) -> None:
+    """Raise Sorry unless an experiment has reflections, all on its own panels."""
+    if not len(reflections):
         raise Sorry(
-            f"bragg_mask.mode={params.mode} needs reflections, and there are none of {sweep_name(experiment)}: give "
+            f"bragg_mask.mode={name} needs reflections, and there are none of {sweep_name(experiment)}: give "
             "the .refl file that belongs to its .expt file, or set bragg_mask.mode=none."
         )
     if flex.max(reflections["panel"].as_int()) >= len(experiment.detector):
@@ -158,21 +175,3 @@ def bragg_mask(
             f"Reflections of {sweep_name(experiment)} lie on panels that its detector has not: give the .refl file "
             "that was written together with the .expt file."
         )
-    if params.mode == "shoebox":
-        need_columns(experiment, reflections, "bbox")
-        return ShoeboxBraggMask(experiment, reflections)
-    shape = measure_peak_shape(experiment, reflections, params)
-    mask = EllipsoidBraggMask(experiment, shape, d_min, params)
-    widths = np.sqrt(np.diag(shape.covariance))
-    logger.info(
-        "Bragg peaks: standard deviations %.3f, %.3f, %.3f in h, k, l at q = 0, %.0f %% more at %.2f A; ellipsoids of "
-        "%.1f to %.1f of them (median %.1f)",
-        *widths,
-        100 * (np.sqrt(1 + shape.growth / d_min**2) - 1),
-        d_min,
-        *(
-            np.sqrt(np.percentile(mask.ellipsoids.radius_squared[mask.ellipsoids.radius_squared > 0], p))
-            for p in (0, 100, 50)
-        ),
-    )
-    return mask

@@ -1,65 +1,9 @@
-"""Ellipsoids round the lattice points: the region of reciprocal space that Bragg peaks fill."""
+"""The compiled tests for pixels that look into a Bragg ellipsoid (bragg_ellipsoids.py)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numba import njit
-
-
-@dataclass(frozen=True)
-class BraggEllipsoids:
-    """One ellipsoid a lattice point, all of one shape, each of its own size.
-
-    A point h (fractional Miller indices) next to the lattice point g lies inside where
-    (h - g)^T W (h - g) < radius_squared[g].
-
-    Attributes
-    ----------
-    weight : ndarray, shape (6,), float32
-        W as (11, 22, 33, 12, 13, 23).
-    radius_squared : ndarray, shape (2 n_h + 1, 2 n_k + 1, 2 n_l + 1), float32
-        0 where no peak can be (absences by centring).
-    """
-
-    weight: np.ndarray
-    radius_squared: np.ndarray
-
-    @classmethod
-    def none(cls) -> BraggEllipsoids:
-        """No peaks anywhere."""
-        return cls(np.zeros(6, dtype=np.float32), np.zeros((1, 1, 1), dtype=np.float32))
-
-    @classmethod
-    def from_covariance(cls, covariance: np.ndarray, radius_squared: np.ndarray) -> BraggEllipsoids:
-        """From the covariance, shape (3, 3), of fractional Miller indices over a peak."""
-        inverse = np.linalg.inv(covariance)
-        rows, columns = (0, 1, 2, 0, 0, 1), (0, 1, 2, 1, 2, 2)
-        return cls(inverse[rows, columns].astype(np.float32), radius_squared.astype(np.float32))
-
-    @property
-    def largest(self) -> np.float32:
-        """The largest radius squared: no pixel further out needs a closer look."""
-        return np.float32(self.radius_squared.max())
-
-    def frame_mask(self, rays: np.ndarray, ray_to_hkl: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        """Which pixels of one panel see no Bragg peak on one frame.
-
-        Parameters
-        ----------
-        rays : ndarray, shape (slow, 3, fast), float32
-            Of :func:`dials_diffuse.geometry.detector_rays`.
-        ray_to_hkl : tuple of ndarray
-            Of :meth:`dials_diffuse.geometry.IndexMapping.ray_to_hkl`.
-
-        Returns
-        -------
-        ndarray, shape (slow, fast), bool
-            True where a pixel is good.
-        """
-        m, c = (array.astype(np.float32) for array in ray_to_hkl)
-        return _frame_mask(rays, m, c, self.weight, self.radius_squared)
 
 
 @njit(cache=True, nogil=True)
@@ -86,10 +30,33 @@ def sees_bragg(
     return mahalanobis(h - g0, k - g1, l - g2, w) < radius_squared[i, j, o]
 
 
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp", "reassoc"})
+def _find_near(x, y, z, m, c, w, largest, near):
+    """Which pixels of a row may see a peak, ``near``, by its distance alone: a loop that is made of vectors.
+
+    A positive number is cut to the next lower integer: the shift makes indices positive before the cast.
+    """
+    half, shift = np.float32(0.5), np.float32(4096.5)
+    m00, m01, m02, c0 = m[0, 0], m[0, 1], m[0, 2], c[0]
+    m10, m11, m12, c1 = m[1, 0], m[1, 1], m[1, 2], c[1]
+    m20, m21, m22, c2 = m[2, 0], m[2, 1], m[2, 2], c[2]
+    for i in range(x.shape[0]):
+        h = m00 * x[i] + m01 * y[i] + m02 * z[i] + c0
+        k = m10 * x[i] + m11 * y[i] + m12 * z[i] + c1
+        l = m20 * x[i] + m21 * y[i] + m22 * z[i] + c2
+        e0 = h + half - np.float32(np.int32(h + shift) - np.int32(4096)) - half
+        e1 = k + half - np.float32(np.int32(k + shift) - np.int32(4096)) - half
+        e2 = l + half - np.float32(np.int32(l + shift) - np.int32(4096)) - half
+        near[i] = mahalanobis(e0, e1, e2, w) < largest
+
+
 @njit(cache=True, nogil=True)
-def _frame_mask(rays, m, c, w, radius_squared):
-    good = np.empty((rays.shape[0], rays.shape[2]), dtype=np.bool_)
+def mask_pixels(array, value, rays, m, c, w, radius_squared, largest):
+    """See :meth:`BraggEllipsoids.mask_pixels`."""
+    near = np.empty(rays.shape[2], dtype=np.bool_)
     for y in range(rays.shape[0]):
+        ray_x, ray_y, ray_z = rays[y, 0], rays[y, 1], rays[y, 2]
+        _find_near(ray_x, ray_y, ray_z, m, c, w, largest, near)
         for x in range(rays.shape[2]):
-            good[y, x] = not sees_bragg(rays[y, 0, x], rays[y, 1, x], rays[y, 2, x], m, c, w, radius_squared)
-    return good
+            if near[x] and sees_bragg(ray_x[x], ray_y[x], ray_z[x], m, c, w, radius_squared):
+                array[y, x] = value

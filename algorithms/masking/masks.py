@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import libtbx.phil
@@ -15,11 +15,14 @@ from dxtbx.format.image import ImageBool
 from dxtbx.model import Experiment
 from dxtbx.model.experiment_list import ExperimentList
 
-from dials_diffuse.algorithms.masking.bragg import BraggMask, bragg_mask
+from dials_diffuse.algorithms.masking.bragg import BraggMask
 from dials_diffuse.algorithms.masking.mask_file import PixelMask, as_flex, read_mask, write_mask
 from dials_diffuse.algorithms.masking.pixel_mask import pixel_mask
-from dials_diffuse.geometry import IndexMapping, detector_rays
-from dials_diffuse.images import sweep_name
+from dials_diffuse.algorithms.masking.sample import ShownFrame
+from dials_diffuse.algorithms.masking.shared_images import image_names, judged_together, other_experiments
+from dials_diffuse.algorithms.masking.strategies import bragg_masks
+from dials_diffuse.geometry import detector_rays
+from dials_diffuse.log_levels import DETAILED, experiments_name, level_of
 from dials_diffuse.output import whole_files
 
 logger = logging.getLogger("dials.diffuse.masking")
@@ -27,11 +30,27 @@ logger = logging.getLogger("dials.diffuse.masking")
 
 @dataclass
 class ExperimentMasks:
-    """What is masked in one experiment: pixels for all frames (True where good), and Bragg peaks."""
+    """What is masked in one experiment.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    pixels : PixelMask
+        Bad pixels, for all frames; True where good.
+    bragg : BraggMask
+        Its own Bragg peaks.
+    others : dict of int to list of (BraggMask, int)
+        By frames, counted from 0: the peaks of other lattices in the same image, with its number in their experiments.
+    """
 
     experiment: Experiment
     pixels: PixelMask
     bragg: BraggMask
+    others: dict[int, list[tuple[BraggMask, int]]] = field(default_factory=dict)
+
+    def peaks(self, index: int) -> list[tuple[BraggMask, int]]:
+        """The Bragg peaks of all lattices on a frame, which is counted from 0."""
+        return [(self.bragg, index), *self.others.get(index, ())]
 
 
 def make_masks(
@@ -40,68 +59,95 @@ def make_masks(
     params: libtbx.phil.scope_extract,
     pixel_mask_files: list[str] | None = None,
 ) -> list[ExperimentMasks]:
-    """Make the masks of all experiments; experiments that share their images share the pixel mask.
+    """Make the masks of all experiments.
+
+    Experiments that show the same images share the pixel mask and each other's Bragg peaks, stills of one kind the
+    pixel mask.
 
     Parameters
     ----------
     experiments : ExperimentList
+        With images that can be read.
     reflections : flex.reflection_table or None
         Of all experiments, told apart by ``id``.
     params : libtbx.phil.scope_extract
         With the scopes ``mask``, ``bragg_mask`` and ``nproc``.
     pixel_mask_files : list of str, optional
-        Masks to take instead of making them: one for all imagesets, or one each.
-    """
-    imagesets = experiments.imagesets()
-    if pixel_mask_files and len(pixel_mask_files) not in (1, len(imagesets)):
-        raise Sorry(f"{len(pixel_mask_files)} pixel masks for {len(imagesets)} sweeps: give one for all, or one each.")
-    pixels: list[PixelMask | None] = [None] * len(imagesets)
-    masks = []
-    for number, experiment in enumerate(experiments):
-        if len(experiments) > 1:
-            logger.info("\nExperiment %d", number)
-        if experiment.crystal is None and params.bragg_mask.mode == "ellipsoid":
-            raise Sorry(
-                f"{sweep_name(experiment)} has no crystal: index it first (dials.index), or set bragg_mask.mode=none."
-            )
-        own = reflections.select(reflections["id"] == number) if reflections is not None else None
-        d_min = experiment.detector.get_max_resolution(experiment.beam.get_s0())
-        bragg = bragg_mask(experiment, own, d_min, params.bragg_mask)
-        which = imagesets.index(experiment.imageset)
-        if pixels[which] is None:
-            if pixel_mask_files:
-                pixels[which] = read_mask(pixel_mask_files[which % len(pixel_mask_files)], experiment.detector)
-            else:
-                pixels[which] = pixel_mask(experiment, bragg.ellipsoids, params.mask, params.nproc)
-        masks.append(ExperimentMasks(experiment, pixels[which], bragg))
-    return masks
-
-
-def bragg_frame_mask(masks: ExperimentMasks, image: int) -> PixelMask:
-    """The pixel mask and the Bragg mask of one image together, with the image's number as in the scan.
+        Masks to take instead of making them: one for all, or one for each sweep (for all stills of one kind).
 
     Raises
     ------
     Sorry
-        If the scan has no such image.
+        If there are no images, a strategy lacks something, no pixel is left, or a file does not fit.
     """
-    experiment = masks.experiment
-    first, last = experiment.scan.get_image_range() if experiment.scan else (1, 1)
-    if not first <= image <= last:
-        raise Sorry(f"There is no image {image}: the scan has images {first} to {last}.")
-    index = image - first
-    ellipsoids = masks.bragg.ellipsoids
+    if any(experiment.imageset is None for experiment in experiments):
+        raise Sorry("An experiment has no images: give an .expt file whose images can be read.")
+    groups = judged_together(experiments)
+    if pixel_mask_files and len(pixel_mask_files) not in (1, len(groups)):
+        raise Sorry(f"{len(pixel_mask_files)} pixel masks for {len(groups)} sweeps: give one for all, or one each.")
+    braggs = bragg_masks(experiments, reflections, params.bragg_mask)
+    masks = [
+        ExperimentMasks(
+            experiment,
+            (),
+            bragg,
+            {index: [(braggs[other], frame) for other, frame in shown] for index, shown in others.items()},
+        )
+        for experiment, bragg, others in zip(experiments, braggs, other_experiments(experiments))
+    ]
+    for number, group in enumerate(groups):
+        if pixel_mask_files:
+            pixels = read_mask(pixel_mask_files[number % len(pixel_mask_files)], experiments[group[0]].detector)
+        else:
+            if len(groups) > 1:
+                logger.log(level_of(number), "\nPixels of %s", experiments_name(group))
+            if braggs[group[0]].ellipsoids.largest > 0:
+                detector_rays(experiments[group[0]].detector, params.nproc)  # here by several processes
+            pixels = pixel_mask(_frames([masks[i] for i in group]), params.mask, level_of(number))
+        for i in group:
+            masks[i].pixels = pixels
+    if len(groups) > DETAILED:
+        logger.info("\n... and so on for %d more", len(groups) - DETAILED)
+    return masks
+
+
+def _frames(masks: list[ExperimentMasks]) -> list[ShownFrame]:
+    """The frames of experiments whose pixels are judged together, each once."""
+    frames = {
+        name: ShownFrame(mask.experiment, index, mask.peaks(index))
+        for mask in masks
+        for index, name in enumerate(image_names(mask.experiment.imageset))
+    }
+    return list(frames.values())
+
+
+def bragg_frame_masks(masks: list[ExperimentMasks], image: int) -> list[PixelMask]:
+    """The pixel mask and the Bragg masks of one image of every sweep together, with its number as in the scan.
+
+    Stills have no such number: the image of the experiment of that number, counted from 1, if there are stills only.
+
+    Raises
+    ------
+    Sorry
+        If there is no such image.
+    """
+    if all(mask.experiment.scan is None for mask in masks):
+        if not 1 <= image <= len(masks):
+            raise Sorry(f"There is no image {image}: there are {len(masks)} stills.")
+        return [_bragg_frame_mask(masks[image - 1], 0, image)]
+    frames = []
+    for mask in masks:
+        first, last = mask.experiment.scan.get_image_range() if mask.experiment.scan else (1, 1)
+        if not first <= image <= last:
+            raise Sorry(f"There is no image {image}: the scan has images {first} to {last}.")
+        frames.append(_bragg_frame_mask(mask, image - first, image))
+    return frames
+
+
+def _bragg_frame_mask(masks: ExperimentMasks, index: int, image: int) -> PixelMask:
     good = [mask.copy() for mask in masks.pixels]
-    if ellipsoids.largest > 0:
-        ray_to_hkl = IndexMapping(experiment).ray_to_hkl(image - 0.5)
-        for combined, rays in zip(good, detector_rays(experiment.detector)):
-            combined &= ellipsoids.frame_mask(rays, ray_to_hkl)
-    for number, combined in enumerate(good):
-        if masks.bragg.static is not None:
-            combined &= masks.bragg.static[number]
-        for box_panel, x0, x1, y0, y1 in masks.bragg.frame_boxes(index):
-            if box_panel == number:
-                combined[y0:y1, x0:x1] = False
+    for bragg, frame in masks.peaks(index):
+        bragg.mask_frame(frame, good, [False] * len(good))
     left, before = (sum(int(np.count_nonzero(m)) for m in masks_) for masks_ in (good, masks.pixels))
     logger.info("Image %d: the Bragg mask takes %.2f %% of the good pixels", image, 100 * (1 - left / before))
     return tuple(good)
@@ -139,9 +185,8 @@ def attach_masks(masks: list[ExperimentMasks], filename: str | os.PathLike) -> d
         The files, still to be written.
     """
     named = name_masks([mask.pixels for mask in masks], filename)
-    names = {id(mask): name for name, mask in named.items()}
+    images = {id(mask): (os.path.abspath(name), ImageBool(as_flex(mask))) for name, mask in named.items()}
     for mask in masks:
         lookup = mask.experiment.imageset.external_lookup.mask
-        lookup.data = ImageBool(as_flex(mask.pixels))
-        lookup.filename = os.path.abspath(names[id(mask.pixels)])
+        lookup.filename, lookup.data = images[id(mask.pixels)]
     return named

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import libtbx
 import numpy as np
 from dxtbx.model import Experiment
 from numba import njit
 
-from dials_diffuse.algorithms.masking.ellipsoid import BraggEllipsoids, sees_bragg
-from dials_diffuse.geometry import IndexMapping, detector_rays
+from dials_diffuse.algorithms.masking.bragg import BraggMask
 from dials_diffuse.images import frame_arrays, trusted_limits
+
+
+@dataclass(frozen=True)
+class ShownFrame:
+    """A frame and all that it shows.
+
+    Attributes
+    ----------
+    experiment : Experiment
+        One of those that it belongs to.
+    index : int
+        Its number in that, from 0.
+    peaks : list of (BraggMask, int)
+        The Bragg peaks of every lattice, with the frame's number in that lattice's experiment.
+    """
+
+    experiment: Experiment
+    index: int
+    peaks: list[tuple[BraggMask, int]]
 
 
 @dataclass
@@ -36,51 +54,33 @@ class PixelSample:
     total: np.ndarray
 
 
-def sample_pixels(
-    experiment: Experiment, frames: int, bragg: BraggEllipsoids, nproc: int | type[libtbx.Auto] = 1
-) -> list[PixelSample]:
-    """Look at frames evenly spread over a sweep.
+def sample_pixels(frames: Sequence[ShownFrame], count: int) -> list[PixelSample]:
+    """Look at some of the frames that one detector took, evenly spread over them.
 
     Parameters
     ----------
-    experiment : dxtbx.model.Experiment
-        With an imageset that can be read.
-    frames : int
+    frames : sequence of ShownFrame
+        With images that can be read. Bragg peaks that their masks miss are caught by leaving out every pixel's two
+        largest values.
+    count : int
         How many frames; all of them if there are fewer.
-    bragg : BraggEllipsoids
-        Where Bragg peaks are; what they miss is caught by leaving out every pixel's two largest values.
-
-    nproc : int or libtbx.Auto
-        Number of processes.
 
     Returns
     -------
     list of PixelSample
-        One a panel. Memory: 36 bytes a pixel.
+        One a panel. Memory: 25 bytes a pixel, and the rays.
     """
-    count = len(experiment.imageset)
-    chosen = np.unique(np.linspace(0, count - 1, min(frames, count)).round().astype(int))
-    rays = detector_rays(experiment.detector, nproc)
-    sums = [np.zeros((5, array.shape[0], array.shape[2]), dtype=np.float32) for array in rays]
-    nowhere = np.zeros((3, 3), dtype=np.float32), np.zeros(3, dtype=np.float32)  # without peaks no crystal is needed
-    mapping = IndexMapping(experiment) if bragg.largest > 0 else None
-    for index in chosen:
-        m, c = nowhere
-        if mapping is not None:
-            m, c = (a.astype(np.float32) for a in mapping.ray_to_hkl(mapping.array_range[0] + index + 0.5))
-        for i, (panel, raw) in enumerate(zip(experiment.detector, frame_arrays(experiment.imageset, int(index)))):
-            _add_frame(
-                raw,
-                *trusted_limits(panel, raw.dtype),
-                panel.get_pedestal(),
-                panel.get_gain(),
-                rays[i],
-                m,
-                c,
-                bragg.weight,
-                bragg.radius_squared,
-                sums[i],
-            )
+    chosen = np.unique(np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int))
+    sizes = [panel.get_image_size() for panel in frames[0].experiment.detector]
+    sums = [np.zeros((5, nslow, nfast), dtype=np.float32) for nfast, nslow in sizes]
+    for frame in (frames[i] for i in chosen):
+        raw = frame_arrays(frame.experiment.imageset, frame.index)
+        free = [np.ones(array.shape, dtype=bool) for array in raw]
+        for bragg, index in frame.peaks:
+            bragg.mask_frame(index, free, [False] * len(free))
+        for panel, array, off_peaks, panel_sums in zip(frame.experiment.detector, raw, free, sums):
+            limits = trusted_limits(panel, array.dtype)
+            _add_frame(array, *limits, panel.get_pedestal(), panel.get_gain(), off_peaks, panel_sums)
     return [
         PixelSample(len(chosen), valid, np.maximum(used - 2, 0), np.maximum(total - largest - second, 0))
         for valid, used, total, largest, second in sums
@@ -88,7 +88,7 @@ def sample_pixels(
 
 
 @njit(cache=True, nogil=True)
-def _add_frame(raw, lowest, highest, pedestal, gain, rays, m, c, weight, radius_squared, sums):
+def _add_frame(raw, lowest, highest, pedestal, gain, off_peaks, sums):
     """Add a frame of a panel to ``sums``: valid, used, total, largest, second largest."""
     valid, used, total, largest, second = sums[0], sums[1], sums[2], sums[3], sums[4]
     for y in range(raw.shape[0]):
@@ -96,7 +96,7 @@ def _add_frame(raw, lowest, highest, pedestal, gain, rays, m, c, weight, radius_
             if raw[y, x] < lowest or raw[y, x] > highest:
                 continue
             valid[y, x] += 1
-            if sees_bragg(rays[y, 0, x], rays[y, 1, x], rays[y, 2, x], m, c, weight, radius_squared):
+            if not off_peaks[y, x]:
                 continue
             used[y, x] += 1
             photons = np.float32((raw[y, x] - pedestal) / gain)

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from dials.array_family import flex
 from dials.util import Sorry
-from dxtbx.model import Crystal, Experiment
+from dxtbx.model import Crystal
 from dxtbx.model.experiment_list import ExperimentList
 
-from dials_diffuse.algorithms.masking.bragg import EllipsoidBraggMask, bragg_mask
+from dials_diffuse.algorithms.masking.ellipsoid_mask import EllipsoidBraggMask, ellipsoids_of
 from dials_diffuse.algorithms.masking.peak_shape import PeakShape, fit_spread, measure_peak_shape
 from dials_diffuse.phil_scope.mask import phil_scope
 
-PARAMS = phil_scope.extract().bragg_mask
+PARAMS = phil_scope.extract().bragg_mask.ellipsoid
 
 
 @pytest.mark.parametrize("growth", [0.0, 5.0])
@@ -32,7 +32,7 @@ def test_peaks_of_the_simulator(two_sweeps):
     """Its peaks are isotropic in 1/A, of standard deviation 0.0013 1/A and a little more at large q."""
     experiment = ExperimentList.from_file(two_sweeps / "sweep_1" / "refined.expt", check_format=False)[0]
     reflections = flex.reflection_table.from_file(str(two_sweeps / "sweep_1" / "refined.refl"))
-    shape = measure_peak_shape(experiment, reflections, PARAMS)
+    shape = measure_peak_shape([experiment], [reflections], PARAMS)
     b = np.array(experiment.crystal.get_B()).reshape(3, 3)
     in_angstrom = b @ shape.covariance @ b.T
     assert np.sqrt(np.linalg.eigvalsh(in_angstrom)) == pytest.approx(0.0013, rel=0.15)
@@ -41,18 +41,15 @@ def test_peaks_of_the_simulator(two_sweeps):
     assert shape.growth == pytest.approx(expected, rel=0.5)
 
 
-def orthogonal_experiment(symbol: str = "P1") -> Experiment:
-    experiment = Experiment()
-    experiment.crystal = Crystal((40, 0, 0), (0, 50, 0), (0, 0, 60), symbol)
-    return experiment
+def orthogonal_crystal(symbol: str = "P1") -> Crystal:
+    return Crystal((40, 0, 0), (0, 50, 0), (0, 0, 60), symbol)
 
 
 def test_ellipsoids_grow_until_the_tail_is_faint():
     shape = PeakShape(
         np.eye(3) * 1e-3, 0.0, np.array([1.0, 1e3, 1e5]), np.array([[1, 0, 0], [0, 2, 0], [0, 0, 3]]), 2.0
     )
-    mask = EllipsoidBraggMask(orthogonal_experiment(), shape, 10.0, PARAMS)
-    table = mask.ellipsoids.radius_squared
+    table = ellipsoids_of(shape, [orthogonal_crystal()], 10.0, PARAMS).radius_squared
     centre = np.array(table.shape) // 2
 
     def radius_squared(*hkl):
@@ -67,7 +64,7 @@ def test_ellipsoids_grow_until_the_tail_is_faint():
 
 def test_no_ellipsoid_where_no_peak_can_be():
     shape = PeakShape(np.eye(3) * 1e-3, 0.0, np.array([1.0, 10.0]), np.array([[1, 1, 0], [2, 0, 0]]), 2.0)
-    table = EllipsoidBraggMask(orthogonal_experiment("I222"), shape, 10.0, PARAMS).ellipsoids.radius_squared
+    table = ellipsoids_of(shape, [orthogonal_crystal("I222")], 10.0, PARAMS).radius_squared
     h, k, l = np.indices(table.shape) - np.array(table.shape)[:, None, None, None] // 2
     assert ((table > 0) == ((h + k + l) % 2 == 0)).all()
 
@@ -79,7 +76,7 @@ def test_width_from_the_profile_model(snase):
     reflections = flex.reflection_table.from_file("refined.refl")
     del reflections["shoebox"]
     experiment.profile = Model(None, 3, 0.05, 0.6, deg=True)
-    shape = measure_peak_shape(experiment, reflections, PARAMS)
+    shape = measure_peak_shape([experiment], [reflections], PARAMS)
     b = np.array(experiment.crystal.get_B()).reshape(3, 3)
     for q in (0.0, 0.5):
         expected = (np.radians(0.05) / 0.908) ** 2 + (np.radians(0.6) * q) ** 2
@@ -92,4 +89,4 @@ def test_unindexed_reflections_are_refused(snase):
     reflections = flex.reflection_table.from_file("refined.refl")
     reflections["miller_index"] = flex.miller_index(len(reflections), (0, 0, 0))
     with pytest.raises(Sorry, match="No reflection of .* is indexed"):
-        bragg_mask(experiment, reflections, 2.0, PARAMS)
+        EllipsoidBraggMask(experiment, reflections, 2.0, PARAMS)
