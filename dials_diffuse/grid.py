@@ -135,6 +135,17 @@ class GlobalGrid:
         """Numbers of voxels along the axes of the box that holds the sphere."""
         return tuple(2 * n + 1 for n in self.n_max)
 
+    def check_size(self) -> None:
+        """See that the extraction can number the voxels of the box, in 32 bits.
+
+        Raises
+        ------
+        Sorry
+            If not.
+        """
+        if np.prod(self.shape, dtype=np.int64) > 2**31 - 2:
+            raise Sorry(f"The grid has too many voxels ({self}): choose a smaller grid.ndiv or a larger d_min.")
+
     def hkl2index(self, hkl: np.ndarray) -> np.ndarray:
         """Voxels that hold fractional Miller indices.
 

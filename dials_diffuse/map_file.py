@@ -7,7 +7,7 @@ Conventions: the NeXus manual (FAIRmat/NIAC) on NXdata (``signal``, ``axes``,
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,7 +90,7 @@ def write_map(
     columns: dict[str, np.ndarray],
     *,
     wavelengths: np.ndarray,
-    history: list[ProcessRecord],
+    history: Sequence[ProcessRecord] = (),
     expand: bool = True,
 ) -> None:
     """Write a map.
@@ -102,10 +102,10 @@ def write_map(
     index : ndarray, shape (m, 3), int
         The voxels that were measured.
     columns : dict of str to ndarray, shape (m,)
-        Their values, for each of :data:`FIELDS`.
+        Their values, for some or all of :data:`FIELDS`; the others stay empty.
     wavelengths : ndarray
         The experiments' wavelengths, Angstrom.
-    history : list of ProcessRecord
+    history : sequence of ProcessRecord
         What ran, oldest first.
     expand : bool
         Give the values to all voxels that are equivalent under the Laue group. The map is the box that holds them all.
@@ -114,8 +114,13 @@ def write_map(
     ------
     OSError
         If the file cannot be written.
+    ValueError
+        If a column has another name.
     """
     import h5py
+
+    if unknown := set(columns) - {name for name, *_ in FIELDS}:
+        raise ValueError(f"A map has no column {unknown.pop()}: {', '.join(name for name, *_ in FIELDS)}.")
 
     rotations = _rotations(grid) if expand else [np.eye(3, dtype=np.int64)]
     corners = np.array([[reduce(index @ rotation, axis=0) for reduce in (np.min, np.max)] for rotation in rotations])
@@ -135,6 +140,8 @@ def write_map(
             )
             if dtype == "f4":
                 field.attrs["units"] = INTENSITY_UNITS
+            if name not in columns:
+                continue
             for begin, slab in _slabs(index, columns[name], rotations, lowest, shape, np.full(1, empty, dtype)):
                 field[begin : begin + len(slab)] = slab
                 file.check()

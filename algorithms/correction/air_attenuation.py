@@ -24,6 +24,7 @@ class AirAttenuation(CorrectionModel):
     """
 
     name = "air_attenuation"
+    same_on_all_frames = True
     phil_scope = parse(
         """
   use = True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections import defaultdict
+
 import libtbx.phil
 import numpy as np
 from dials.util import Sorry
@@ -63,7 +66,14 @@ class CombinedCorrection:
     def __init__(self, params: libtbx.phil.scope_extract) -> None:
         classes = correction_models()
         self.models = [model(getattr(params, name)) for name, model in classes.items() if getattr(params, name).use]
-        self._seen: dict[str, list[tuple[float, float, float, int]]] = {model.name: [] for model in self.models}
+        self._seen: defaultdict[str, list[tuple[float, float, float, int]]] = defaultdict(list)
+
+    def split(self) -> tuple[CombinedCorrection, CombinedCorrection]:
+        """The corrections that are the same on all frames, and the others."""
+        parts = copy.copy(self), copy.copy(self)
+        for part, constant in zip(parts, (True, False)):
+            part.models = [model for model in self.models if model.same_on_all_frames is constant]
+        return parts
 
     def factor(self, geometry: PixelGeometry) -> np.ndarray:
         """The product of the factors at positions on one panel of one experiment.
@@ -102,5 +112,4 @@ class CombinedCorrection:
                 "maximum": float(max(part[2] for part in parts)),
             }
             for name, parts in self._seen.items()
-            if parts
         }

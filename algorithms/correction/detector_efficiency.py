@@ -24,6 +24,7 @@ class DetectorEfficiency(CorrectionModel):
     """
 
     name = "detector_efficiency"
+    same_on_all_frames = True
     phil_scope = parse(
         """
   use = True

@@ -21,6 +21,7 @@ class Lorentz(CorrectionModel):
     """
 
     name = "lorentz"
+    same_on_all_frames = True
     phil_scope = parse(
         """
   use = False

@@ -27,10 +27,14 @@ class CorrectionModel(ABC):
         Of the correction: its PHIL scope is ``correction.<name>``.
     phil_scope : libtbx.phil.scope
         The correction's parameters; must have a bool ``use``, which switches it on.
+    same_on_all_frames : bool
+        Whether the factor depends on the place on the detector alone and not on the frame (the z of
+        ``geometry.xyz``): loops over frames then compute it once.
     """
 
     name: ClassVar[str]
     phil_scope: ClassVar[libtbx.phil.scope]
+    same_on_all_frames: ClassVar[bool] = False
 
     def __init__(self, params: libtbx.phil.scope_extract) -> None:
         self.params = params

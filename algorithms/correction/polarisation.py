@@ -20,6 +20,7 @@ class Polarisation(CorrectionModel):
     """
 
     name = "polarisation"
+    same_on_all_frames = True
     phil_scope = parse(
         """
   use = True

@@ -19,6 +19,7 @@ class SolidAngle(CorrectionModel):
     """
 
     name = "solid_angle"
+    same_on_all_frames = True
     phil_scope = parse(
         """
   use = True

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dials_diffuse.algorithms.extraction import kernel
-from dials_diffuse.algorithms.extraction.sweep import Sweep
-from dials_diffuse.algorithms.extraction.voxel_sums import gain_and_pedestal
-from dials_diffuse.images import trusted_limits
+from dials_diffuse.algorithms.extraction.panel_pixels import panel_pixels
+from dials_diffuse.algorithms.extraction.sweep import Frames, Sweep
 from dials_diffuse.table_file import Columns
 
 
@@ -34,44 +32,22 @@ def pixel_rows(sweep: Sweep, batch: int, start: int, stop: int) -> tuple[Columns
     for index in range(start, stop):
         frames = sweep.read(index, index + 1)
         for panel, raw in enumerate(frames.raw):
-            rows.append(_panel_rows(sweep, batch, panel, raw[0], frames))
+            rows.append(_panel_rows(sweep, batch, panel, frames))
             pixels += raw.size
     return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}, pixels
 
 
-def _panel_rows(sweep: Sweep, batch: int, panel: int, raw: np.ndarray, frames) -> Columns:
-    voxels = np.empty(raw.shape, dtype=np.int32)
-    ellipsoids = sweep.bragg.ellipsoids
-    kernel.select_pixels(
-        raw,
-        sweep.good[panel],
-        sweep.rays[panel],
-        frames.ray_to_hkl[0][0],
-        frames.ray_to_hkl[1][0],
-        *trusted_limits(sweep.experiment.detector[panel], raw.dtype),
-        tuple(np.int32(n) for n in sweep.grid.n_max),
-        tuple(np.float32(n) for n in sweep.grid.ndiv),
-        ellipsoids.weight,
-        ellipsoids.radius_squared,
-        ellipsoids.largest,
-        voxels,
-    )
-    y, x = np.nonzero(voxels >= 0)
-    index = sweep.grid.key2index(voxels[y, x])
-    inside = sweep.grid.contains(index)
-    y, x, index = y[inside], x[inside], index[inside]
-    z = frames.z[0]
-    s0 = sweep.mapping.s0(z)
-    q = sweep.rays[panel][y, :, x].astype(float) * np.linalg.norm(s0) - s0
-    gain, pedestal = (values[panel] for values in gain_and_pedestal(sweep))
+def _panel_rows(sweep: Sweep, batch: int, panel: int, frames: Frames) -> Columns:
+    pixels = panel_pixels(sweep, frames, panel)
+    z, n = frames.z[0], len(pixels.x)
     return {
-        "id": np.full(len(x), sweep.number, dtype=np.int32),
-        "panel": np.full(len(x), panel, dtype=np.uint64),
-        "batch": np.full(len(x), batch, dtype=np.int32),
-        "miller_index": index,
-        "num_pixels.valid": np.ones(len(x), dtype=np.int32),
-        "counts": (raw[y, x] - pedestal) / gain,
-        "exposure": np.full(len(x), frames.exposure[0]),
-        "xyzobs.px.value": np.stack([x + 0.5, y + 0.5, np.full(len(x), z)], axis=1),
-        "rlp": q @ sweep.mapping.crystal_frame(z),
+        "id": np.full(n, sweep.number, dtype=np.int32),
+        "panel": np.full(n, panel, dtype=np.uint64),
+        "batch": np.full(n, batch, dtype=np.int32),
+        "miller_index": pixels.index,
+        "num_pixels.valid": np.ones(n, dtype=np.int32),
+        "counts": pixels.counts,
+        "exposure": np.full(n, frames.exposure[0]),
+        "xyzobs.px.value": np.stack([pixels.x + 0.5, pixels.y + 0.5, np.full(n, z)], axis=1),
+        "rlp": pixels.q @ sweep.mapping.crystal_frame(z),
     }

@@ -174,3 +174,14 @@ except OSError as error:
     environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
     process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert process.returncode == errno.EFBIG, process.stderr
+
+
+def test_some_columns_will_do(tmp_path):
+    grid, index, columns = make("P 4")
+    write_map(tmp_path / "m.nxs", grid, index, {"intensity": columns["intensity"]}, wavelengths=np.ones(1))
+    read = read_map(tmp_path / "m.nxs")
+    np.testing.assert_array_equal(read.at(index), columns["intensity"])
+    assert np.isnan(read.intensity_errors).all() and not read.fields["observations"].any() and read.history == []
+    with pytest.raises(ValueError, match="no column Intensity: intensity, intensity_errors"):
+        write_map(tmp_path / "n.nxs", grid, index, {"Intensity": columns["intensity"]}, wavelengths=np.ones(1))
+    assert not (tmp_path / "n.nxs").exists()
