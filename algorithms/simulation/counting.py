@@ -27,22 +27,19 @@ def data_type(params: libtbx.phil.scope_extract) -> np.dtype:
 
 
 def gap_value(params: libtbx.phil.scope_extract) -> int:
-    """What pixels without sensor read: -1, the largest value of an unsigned type (as of an Eiger), or 0 (of a CCD)."""
-    if params.format == "smv":
-        return 0
-    info = np.iinfo(data_type(params))
-    return info.max if info.min == 0 else -1
+    """What pixels without sensor read in dxtbx: -1, which unsigned types store as their largest value; 0 of a CCD."""
+    return 0 if params.format == "smv" else -1
 
 
 def largest_value(params: libtbx.phil.scope_extract) -> int:
-    """Where counts are cut off. dxtbx takes the two largest values of 16 bits for marks (FormatNXmx.get_raw_data)."""
+    """Where counts are cut off. The two largest values of unsigned types are marks (FormatNXmx.get_raw_data)."""
     if params.format == "smv":
         return 65535
     return min(COUNT_CUTOFF, np.iinfo(data_type(params)).max - 2)
 
 
-def to_stored(photons: np.ndarray, params: libtbx.phil.scope_extract) -> np.ndarray:
-    """ADU = photons gain + pedestal, rounded and cut off, in the type of the images.
+def to_adu(photons: np.ndarray, params: libtbx.phil.scope_extract) -> np.ndarray:
+    """ADU = photons gain + pedestal, rounded and cut off; int32, whatever a file makes of it.
 
     Parameters
     ----------
@@ -51,4 +48,4 @@ def to_stored(photons: np.ndarray, params: libtbx.phil.scope_extract) -> np.ndar
         Of the simulation.
     """
     adu = photons * params.detector.gain + params.detector.pedestal
-    return np.minimum(np.rint(adu), largest_value(params)).astype(data_type(params))
+    return np.minimum(np.rint(adu), largest_value(params)).astype(np.int32)

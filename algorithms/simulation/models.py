@@ -58,8 +58,10 @@ def make_experiments(truth: Truth, multi_panel: bool = False, check_format: bool
             "goniometer": truth.goniometer,
             "scan": None if stills else make_scan(sweep),
         }
+        if check_format:
+            imagesets = _imagesets(truth, number, models, multi_panel)
         for frame in range(sweep.frames if stills else 1):
-            imageset = _imageset(truth, number, frame, models, multi_panel) if check_format else None
+            imageset = imagesets[frame] if check_format else None
             for lattice in range(truth.params.lattices.number):
                 name = f"true-{number + 1}" + f"-still-{frame + 1}" * stills + f"-lattice-{lattice + 1}" * (lattice > 0)
                 crystal = make_crystal(truth, number, frame, lattice)
@@ -67,20 +69,18 @@ def make_experiments(truth: Truth, multi_panel: bool = False, check_format: bool
     return experiments
 
 
-def _imageset(truth: Truth, sweep: int, frame: int, models: dict, multi_panel: bool) -> ImageSet:
-    """The images of a sweep, or the one of a still, with the true models."""
+def _imagesets(truth: Truth, sweep: int, models: dict, multi_panel: bool) -> list[ImageSet]:
+    """The images of a sweep, or each of a series of stills, with the true models."""
     template, options = truth.templates[sweep], {"multi_panel": multi_panel}
-    stills = truth.params.stills
+    indices = list(range(1, truth.sweeps[sweep].frames + 1))
     if truth.params.format == "nxmx":
-        imageset = ExperimentListFactory.from_filenames([template])[0].imageset
-        imageset = imageset[frame : frame + 1] if stills else imageset
-    elif stills:
-        digits = template.count("#")
-        names = [template.replace("#" * digits, f"{frame + 1:0{digits}d}")]
-        imageset = ImageSetFactory.make_imageset(names, format_kwargs=options)
+        imagesets = [experiment.imageset for experiment in ExperimentListFactory.from_filenames([template])]
+    elif truth.params.stills:
+        names = [template.replace("####", f"{i:04d}") for i in indices]
+        imagesets = [ImageSetFactory.make_imageset([name], format_kwargs=options) for name in names]
     else:
-        indices = list(range(1, truth.sweeps[sweep].frames + 1))
-        return ImageSetFactory.make_sequence(template=template, indices=indices, format_kwargs=options, **models)
-    for name, model in models.items():
-        getattr(imageset, f"set_{name}")(model)
-    return imageset
+        imagesets = [ImageSetFactory.make_sequence(template=template, indices=indices, format_kwargs=options, **models)]
+    for imageset in imagesets:
+        for name, model in models.items():
+            getattr(imageset, f"set_{name}")(model)
+    return imagesets

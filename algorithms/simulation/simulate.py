@@ -13,7 +13,7 @@ import numpy as np
 from dials.util import Sorry
 from numba import njit
 
-from dials_diffuse.algorithms.simulation.counting import gap_value, to_stored
+from dials_diffuse.algorithms.simulation.counting import gap_value, to_adu
 from dials_diffuse.algorithms.simulation.pixels import split_image
 from dials_diffuse.algorithms.simulation.truth import Truth
 from dials_diffuse.algorithms.simulation.writers import BACKGROUND, ENDINGS, check_format, write_image, write_stack
@@ -105,10 +105,10 @@ def describe(truth: Truth) -> None:
 
 
 def make_image(truth: Truth, sweep: int, number: int) -> tuple[np.ndarray, ...]:
-    """An image as a file stores it, one array (slow, fast) a panel.
+    """An image as dxtbx reads it, one array (slow, fast) of int32 a panel.
 
-    Counts are photons times gain plus pedestal; pixels without sensor are marked (-1 where the type has it), dead
-    pixels count nothing, hot ones too much.
+    Counts are photons times gain plus pedestal; pixels without sensor read -1 (0 of SMV), dead pixels count nothing,
+    hot ones too much.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def make_image(truth: Truth, sweep: int, number: int) -> tuple[np.ndarray, ...]:
     else:
         photons = np.rint(expected).astype(np.int32)
     photons.ravel()[dead] = 0
-    counts = to_stored(photons, truth.params)
+    counts = to_adu(photons, truth.params)
     counts[~np.concatenate([panel.active for panel in truth.pixels])] = gap_value(truth.params)
     return split_image(counts, truth.detector)
 

@@ -114,8 +114,15 @@ def write_stack(truth: Truth, sweep: int, images: Iterable[tuple[np.ndarray, ...
     from dials_diffuse.algorithms.simulation.nxmx import NXmxWriter
 
     beam, detector = instrument.header_models(truth.params)
-    scan = make_scan(series(truth, sweep)) if series(truth, sweep).width else None
-    goniometer, dtype = truth.goniometer, data_type(truth.params).name
-    with NXmxWriter(filename, beam=beam, detector=detector, goniometer=goniometer, scan=scan, dtype=dtype) as writer:
+    this = series(truth, sweep)
+    with NXmxWriter(
+        filename,
+        beam=beam,
+        detector=detector,
+        goniometer=truth.goniometer,
+        scan=make_scan(this) if this.width else None,
+        exposure=this.exposure,
+        dtype=data_type(truth.params).name,
+    ) as writer:
         for number, panels in enumerate(images):
             writer.write(number, panels)
