@@ -69,6 +69,20 @@ class Dataset:
                 part.write_text(text)
 
     @classmethod
+    def from_files(cls, expt: str | os.PathLike, refl: str | os.PathLike) -> Dataset:
+        """Read a pair of files that :meth:`write` or one of the programs wrote; images are not looked for.
+
+        Raises
+        ------
+        Sorry
+            If they hold no grid, or do not belong together.
+        """
+        grid, history = read_diffuse_header(expt, "dials.diffuse_extract")
+        experiments = ExperimentList.from_file(os.fspath(expt), check_format=False)
+        tables = {os.fspath(refl): flex.reflection_table.from_file(os.fspath(refl))}
+        return cls(experiments, tables[_table_of(experiments, tables, os.fspath(expt))], grid, history)
+
+    @classmethod
     def from_session(cls, session: Session, made_by: str, columns: tuple[str, ...] = ()) -> Dataset:
         """Read the files that a program was given, one pair or several, and make one data set of them.
 

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from iotbx.phil import parse
 
+from dials_diffuse.algorithms.merging.statistics import possible_voxels
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.dataset import Dataset
 from dials_diffuse.grid import GlobalGrid, miller_index_from_numpy
@@ -207,6 +208,16 @@ def test_map_holds_every_equivalent_voxel_and_no_other(symbol, tmp_path):
     found = {tuple(n): read.intensity[tuple(n - shift)] for n in (measured + shift).tolist()}
     assert found == expected
     assert len(expected) <= MULTIPLICITY[grid.laue_symbol] * len(chosen)
+
+
+@pytest.mark.parametrize("symbol", [symbol for symbol, _ in ALL])
+def test_possible_voxels_are_one_of_each_orbit(symbol):
+    """Completeness is in parts of these."""
+    grid = grid_of(symbol, (1, 1, 1), 8.0)
+    index = grid.key2index(np.arange(np.prod(grid.shape)))
+    mates = index[grid.contains(index)] @ rotations(symbol)  # one row an operation
+    orbits = np.unique(np.sort(grid.index2key(mates.reshape(-1, 3)).reshape(mates.shape[:2]), axis=0), axis=1)
+    assert possible_voxels(grid, np.array([0, 0.06, 1 / 8.0])).sum() == orbits.shape[1]
 
 
 @pytest.mark.parametrize("symbol", [symbol for symbol, _ in ALL])
