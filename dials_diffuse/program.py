@@ -68,6 +68,7 @@ def start(
     needs_experiments: bool = True,
     read_reflections: bool = True,
     check_format: bool = True,
+    has_files: bool = False,
 ) -> Session | None:
     """Read the command line, set up the log and write its head.
 
@@ -87,6 +88,8 @@ def start(
         Whether reflection files are recognised on the command line.
     check_format : bool
         Whether the images themselves will be read.
+    has_files : bool
+        Whether the program took files from the command line before, so that there is work even without arguments.
 
     Returns
     -------
@@ -108,7 +111,7 @@ def start(
         read_reflections=needs_experiments and read_reflections,
         check_format=check_format,
     )
-    if not args:
+    if not args and not has_files:
         parser.print_help()
         return None
     params, options = parser.parse_args(args=args)

@@ -33,6 +33,7 @@ INPUTS = {
     "correct": ("extracted.expt", "extracted.refl"),
     "scale": ("corrected.expt", "corrected.refl"),
     "merge": ("scaled.expt", "scaled.refl"),
+    "process": ("refined_1.expt", "refined_1.refl", "integration=False", *EXTRACTION),
 }
 
 
@@ -47,7 +48,7 @@ def scope(name):
     """The PHIL scope of a program, as its parser has it: with the input files."""
     module = importlib.import_module(f"dials_diffuse.command_line.diffuse_{name}")
     phil = module.phil_scope if hasattr(module, "phil_scope") else parse(module.phil, process_includes=True)
-    reads = name != "simulate"
+    reads = name not in ("simulate", "process")
     return Arguments(check_format=False, phil=phil, read_experiments=reads, read_reflections=reads).system_phil
 
 

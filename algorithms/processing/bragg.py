@@ -1,0 +1,94 @@
+"""DIALS's part of the work on one sweep: from where it stands to integrated reflections."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from dials.array_family import flex
+from dxtbx.model.experiment_list import ExperimentList
+
+from dials_diffuse.algorithms.processing import dials_steps
+from dials_diffuse.algorithms.processing.checks import check_indexed, check_rmsd
+from dials_diffuse.algorithms.processing.numbers import mosaicity, refinement_numbers, spot_numbers
+from dials_diffuse.algorithms.processing.record import key_of
+from dials_diffuse.algorithms.processing.steps import LeftOut, StepFailed
+from dials_diffuse.algorithms.processing.sweeps import Sweep
+from dials_diffuse.algorithms.processing.work import Work
+
+logger = logging.getLogger("dials.diffuse.process")
+
+
+def process_bragg(sweep: Sweep, nproc: int, work: Work) -> None:
+    """Find spots, index, refine and integrate, as far as it has not been done; sets ``files`` and ``numbers``.
+
+    Raises
+    ------
+    LeftOut
+        If a step fails, or the model is too bad.
+    """
+    if sweep.is_stills:
+        _stills(sweep, nproc, work)
+        return
+    check, parameters, run = work.parameters.values.check, work.parameters, work.runner.run
+    if sweep.state == "imported":
+        run(dials_steps.find_spots(sweep, parameters, nproc))
+        sweep.state = "found"
+    if sweep.state == "found":
+        run(dials_steps.index(sweep, parameters, nproc))
+        sweep.state = "indexed"
+    if sweep.state == "indexed":
+        _read(sweep, "indexed", sweep.files_of("indexed"), work)
+        check_indexed(sweep, check.indexed)
+        _refine(sweep, nproc, work)
+        sweep.state = "refined"
+    sweep.files = sweep.files_of(sweep.state)
+    _read(sweep, "refined", sweep.files, work)
+    check_rmsd(sweep, check.rmsd)
+    if sweep.state == "refined" and work.parameters.values.integration:
+        run(dials_steps.integrate(sweep, parameters, nproc))
+        sweep.state = "integrated"
+    if sweep.state == "integrated":
+        _read(sweep, "integrated", sweep.files_of("integrated")[:1], work)
+
+
+def _refine(sweep: Sweep, nproc: int, work: Work) -> None:
+    """Refine a static model, then one that varies through the scan; if that fails, the static one alone."""
+    try:
+        work.runner.run(dials_steps.refine(sweep, work.parameters, nproc))
+    except StepFailed as error:
+        work.runner.run(dials_steps.refine(sweep, work.parameters, nproc, "scan_varying=False"))
+        logger.warning("%s is refined without variation through the scan, because of %s", sweep.name, error)
+
+
+def _stills(sweep: Sweep, nproc: int, work: Work) -> None:
+    """dials.stills_process; its output is in pairs of files, one from each of its processes."""
+    if sweep.state == "imported":
+        written = work.runner.run(dials_steps.stills_process(sweep, work.parameters, nproc))
+        sweep.files = sorted(written)
+    elif sweep.state == "found":
+        raise LeftOut("these are stills: give images, imported.expt, or what dials.stills_process made of them")
+    else:
+        sweep.files = sweep.files_of(sweep.state)
+    _read(sweep, "refined", sweep.files, work)
+    check_rmsd(sweep, work.parameters.values.check.rmsd)
+
+
+def _read(sweep: Sweep, state: str, files: list[Path], work: Work) -> None:
+    """Take the key numbers from the files of a state."""
+
+    def numbers() -> dict:
+        experiments = ExperimentList()
+        reflections = flex.reflection_table()
+        for file in files:
+            if file.suffix == ".expt":
+                experiments.extend(ExperimentList.from_file(file, check_format=False))
+            else:
+                reflections.extend(flex.reflection_table.from_file(str(file)))
+        if state == "integrated":
+            return {"mosaicity": mosaicity(experiments)}
+        found = spot_numbers(reflections)
+        return found if state == "indexed" else found | refinement_numbers(experiments, reflections)
+
+    key = key_of([work.runner.record.hash(file) for file in files])
+    sweep.numbers |= work.runner.compute(f"{sweep.folder}/numbers of {state}", key, numbers)

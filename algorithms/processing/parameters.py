@@ -1,0 +1,87 @@
+"""Which parameters go to which program."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import os
+
+import libtbx.phil
+from iotbx.phil import parse
+
+from dials_diffuse.algorithms.processing.command_line import CommandLine, read_phil
+
+#: What every program has its own of.
+NOT_SHARED = ("output", "nproc", "background", "pixel_mask")
+
+
+class Parameters:
+    """All parameters of a run, ready to be handed on.
+
+    Parameters
+    ----------
+    line : CommandLine
+        With those of DIALS's programs.
+    phil : libtbx.phil.scope
+        With those of the program itself, ours included.
+
+    Attributes
+    ----------
+    values : libtbx.phil.scope_extract
+        The latter, extracted; files by their full names.
+    """
+
+    def __init__(self, line: CommandLine, phil: libtbx.phil.scope) -> None:
+        values = phil.extract()
+        self.dials = {
+            program: [text for name in getattr(values, program).phil for text in read_phil(name)] + pieces
+            for program, pieces in line.dials.items()
+        }
+        self.phil = with_full_names(phil)
+        self.values = self.phil.extract()
+
+    def of_dials(self, program: str) -> tuple[str, list[str]]:
+        """Parameters of one of DIALS's programs (named without ``dials.``), as the text of a file and as arguments."""
+        pieces = self.dials[program]
+        text = "".join(piece for piece in pieces if piece.endswith("\n"))
+        return text, [piece for piece in pieces if not piece.endswith("\n")]
+
+    def of_ours(self, program: str) -> str:
+        """Parameters of one of our programs that are not its defaults, as the text of a file."""
+        module = importlib.import_module(f"dials_diffuse.command_line.{program}")
+        scope = module.phil_scope if hasattr(module, "phil_scope") else parse(module.phil, process_includes=True)
+        return scope.fetch_diff(source=scope.fetch(source=shared(self.phil))).as_str()
+
+
+def shared(phil: libtbx.phil.scope) -> libtbx.phil.scope:
+    """The parameters that a program passes on to the programs that it runs."""
+    return phil.customized_copy(objects=[item for item in phil.objects if item.name not in NOT_SHARED])
+
+
+def with_full_names(phil: libtbx.phil.scope) -> libtbx.phil.scope:
+    """The same parameters with full names of files, for programs that work in other folders."""
+    phil = copy.deepcopy(phil)
+    for found in phil.all_definitions():
+        if found.object.type.phil_type == "path" and not found.path.startswith("output."):
+            for word in found.object.words:
+                if word.value not in ("None", "Auto"):
+                    word.value = os.path.abspath(word.value)
+    return phil
+
+
+def sets_rotation(pieces: list[str]) -> bool:
+    """Whether parameters of dials.import say how far the crystal rotates in an image."""
+    paths = [found.path for piece in pieces for found in libtbx.phil.parse(piece).all_definitions()]
+    return any(path.endswith("oscillation") and not path.startswith("input") for path in paths)
+
+
+def without_rotation(pieces: list[str]) -> list[str]:
+    """Parameters of dials.import without those of the scan, for images of another scan."""
+    kept = []
+    for piece in pieces:
+        phil = libtbx.phil.parse(piece)
+        for scope in (item for item in phil.objects if item.is_scope and item.name == "geometry"):
+            scope.objects = [item for item in scope.objects if item.name != "scan"]
+        if phil.all_definitions():
+            kept.append(phil.as_str() if piece.endswith("\n") else piece)
+    return kept
