@@ -11,6 +11,9 @@ from dxtbx import IncorrectFormatError, flumpy
 from dxtbx.imageset import ImageSequence, ImageSet
 from dxtbx.model import Experiment, Panel
 
+#: Bytes of HDF5's cache of chunks: a frame of 16 million pixels of 32 bits.
+CHUNK_CACHE = 80_000_000
+
 
 def frame_arrays(imageset: ImageSet, index: int) -> tuple[np.ndarray, ...]:
     """Raw pixel values of one frame.
@@ -32,10 +35,7 @@ def frame_arrays(imageset: ImageSet, index: int) -> tuple[np.ndarray, ...]:
         If the image is missing or cannot be decoded; the message names it.
     """
     try:
-        panels = imageset.get_raw_data(index)
-        if not isinstance(panels, tuple):
-            panels = (panels,)
-        arrays = tuple(flumpy.to_numpy(panel) for panel in panels)
+        arrays = _cut_panels(imageset, index) or _panels_of_dxtbx(imageset, index)
     except Exception as error:  # whatever a format class raises on a bad file
         raise Sorry(
             f"Cannot read image {index + 1} of the sweep, {imageset.get_path(index)} ({first_line(error)}). Put the "
@@ -46,6 +46,48 @@ def frame_arrays(imageset: ImageSet, index: int) -> tuple[np.ndarray, ...]:
     if [array.shape for array in arrays] != expected:
         raise Sorry(f"Image {imageset.get_path(index)} has not the size that the detector model has: is it complete?")
     return arrays
+
+
+def _panels_of_dxtbx(imageset: ImageSet, index: int) -> tuple[np.ndarray, ...]:
+    if imageset.data().has_single_file_reader():
+        _keep_chunk(imageset)
+    panels = imageset.get_raw_data(index)
+    return tuple(flumpy.to_numpy(panel) for panel in (panels if isinstance(panels, tuple) else (panels,)))
+
+
+def _cut_panels(imageset: ImageSet, index: int) -> tuple[np.ndarray, ...] | None:
+    """The panels as views of the whole image, where the format makes several of one (``format.multi_panel=True``).
+
+    dxtbx cuts them out by flex, which takes longer than decoding the image.
+    """
+    params = imageset.params()
+    if not params.get("multi_panel") or imageset.data().has_single_file_reader():
+        return None
+    kwargs = {**params, "multi_panel": False}
+    image = imageset.get_format_class().get_instance(imageset.get_path(index), **kwargs).get_raw_data()
+    if isinstance(image, tuple):
+        return None  # there are several panels all the same
+    image = flumpy.to_numpy(image)
+    corners = [panel.get_raw_image_offset() for panel in imageset.get_detector()]
+    sizes = [panel.get_image_size() for panel in imageset.get_detector()]
+    if len(set(corners)) < len(corners):
+        return None  # the detector model does not tell where its panels lie
+    return tuple(image[y : y + slow, x : x + fast] for (x, y), (fast, slow) in zip(corners, sizes))
+
+
+def _keep_chunk(imageset: ImageSet) -> None:
+    """Let HDF5 keep an image that it has decompressed until all modules are read of it.
+
+    dxtbx 3.12 reads module after module, and HDF5's own cache is too small for an image, which it then decompresses for
+    each of them. Newer versions read the image once; they have opened the file already.
+    """
+    if len(imageset.get_detector()) == 1:
+        return
+    instance = imageset.get_format_class().get_instance(imageset.data().get_master_path(), **imageset.params())
+    if getattr(instance, "_cached_file_handle", instance) is None:
+        import h5py
+
+        instance._cached_file_handle = h5py.File(instance.get_image_file(), swmr=True, rdcc_nbytes=CHUNK_CACHE)
 
 
 def static_mask(imageset: ImageSet) -> tuple[np.ndarray, ...]:

@@ -31,6 +31,8 @@ def voxel_sums(sweep: Sweep, batch: int, start: int, stop: int) -> tuple[Columns
     pixels : int
         Pixels read. Memory: FRAME_BYTES, and 144 bytes for each voxel that the batch touches.
     """
+    ellipsoids = sweep.bragg.ellipsoids
+    bragg = (ellipsoids.weight, ellipsoids.radius_squared, ellipsoids.largest)
     box = int(np.prod(sweep.grid.shape, dtype=np.int64))
     table = (np.full(1 << 16, -1, dtype=np.int64), np.zeros((1 << 16, kernel.WIDTH)), 0)
     frame_bytes = 4 * sum(good.size for good in sweep.good)
@@ -52,9 +54,7 @@ def voxel_sums(sweep: Sweep, batch: int, start: int, stop: int) -> tuple[Columns
                 highest,
                 tuple(np.int32(n) for n in sweep.grid.n_max),
                 tuple(np.float32(n) for n in sweep.grid.ndiv),
-                sweep.bragg.ellipsoids.weight,
-                sweep.bragg.ellipsoids.radius_squared,
-                sweep.bragg.ellipsoids.largest,
+                *bragg,
                 panel * box,
                 *table,
                 np.zeros(raw.shape[2] + 1, dtype=whole),

@@ -150,10 +150,13 @@ class NXmxWriter:
         self._data = self._create_data(data)
 
     def _write_detector(self, group: h5py.Group, frame: np.ndarray) -> None:
-        material = _shared(self.detector, Panel.get_material, "sensor material") or "Si"
+        material = _shared(self.detector, Panel.get_material, "sensor material")
         thickness = _shared(self.detector, Panel.get_thickness, "sensor thickness")
-        if material not in MATERIALS:
-            raise Sorry(f"dxtbx reads no sensor of {material} from a NeXus file: choose one of {', '.join(MATERIALS)}.")
+        if material not in MATERIALS or not thickness > 0:
+            raise Sorry(
+                f"dxtbx reads no sensor of {thickness:g} mm of {material or 'an unknown material'} from a NeXus file: "
+                f"choose a thickness above 0, and a material of {', '.join(MATERIALS)}."
+            )
         lowest, highest = _shared(self.detector, Panel.get_trusted_range, "trusted range")
         group["description"] = "simulated"
         group["sensor_material"] = material

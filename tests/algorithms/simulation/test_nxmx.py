@@ -229,7 +229,8 @@ def test_gain_is_told(tmp_path):
     "change, match",
     [
         (lambda detector: detector[1].set_trusted_range((-5, 7)), "the same trusted range"),
-        (lambda detector: [panel.set_material("Ge") for panel in detector], "no sensor of Ge"),
+        (lambda detector: [panel.set_material("Ge") for panel in detector], "no sensor of 0.45 mm of Ge"),
+        (lambda detector: [panel.set_thickness(0) for panel in detector], "a thickness above 0"),
     ],
 )
 def test_what_cannot_be_said(tmp_path, change, match):
