@@ -14,6 +14,7 @@ from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.algorithms.scaling.scaler import MultiBatchScaler
 from dials_diffuse.dataset import Dataset
+from dials_diffuse.log_levels import DETAILED
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
@@ -52,8 +53,10 @@ def scale(dataset: Dataset, params: libtbx.phil.scope_extract) -> dict:
 
 
 def _report(scaler: MultiBatchScaler) -> dict:
-    """Write a line for every sweep to the log, and return what goes into the JSON file."""
-    used = scaler.observations.repeated()
+    """Write a line for every sweep to the log (a summary if they are many), and return what goes into the JSON file."""
+    n = len(scaler.models)
+    observations = np.bincount(scaler.observations.experiment, minlength=n)
+    used = np.bincount(scaler.observations.repeated().experiment, minlength=n)
     sweeps, lines = [], []
     for i, model in enumerate(scaler.models):
         term = model.components["scale"]
@@ -61,18 +64,21 @@ def _report(scaler: MultiBatchScaler) -> dict:
         b = scaler.curve(i)
         sweeps.append(
             {
-                "observations": int(np.sum(scaler.observations.experiment == i)),
-                "observations_used": int(np.sum(used.experiment == i)),
+                "observations": int(observations[i]),
+                "observations_used": int(used[i]),
                 "degrees_between_knots": model.configdict["scale_rot_interval"],
                 "parameters": parameters.tolist(),
                 "standard_deviations": errors.tolist(),
                 "mean": float(b.mean()),
             }
         )
-        counts = [sweeps[-1]["observations"], sweeps[-1]["observations_used"]]
-        lines.append(
-            [i, *counts, len(parameters), *(f"{x:.4f}" for x in (b.mean(), b.min(), b.max(), np.median(errors)))]
-        )
-    header = ["Sweep", "Observations", "Used in the fit", "Parameters", "Mean b", "Lowest", "Highest", "Median error"]
-    logger.info("\n%s", tabulate(lines, header))
+        lines.append([observations[i], used[i], len(parameters), b.mean(), b.min(), b.max(), np.median(errors)])
+    columns = ["Observations", "Used in the fit", "Parameters", "Mean b", "Lowest", "Highest", "Median error"]
+    if n <= DETAILED:
+        rows = [[i, *line[:3], *(f"{x:.4f}" for x in line[3:])] for i, line in enumerate(lines)]
+        logger.info("\n%s", tabulate(rows, ["Sweep", *columns]))
+    else:
+        shares = {"least": 0, "quarter": 25, "median": 50, "three quarters": 75, "most": 100}
+        rows = [[name, *(f"{x:.5g}" for x in np.percentile(lines, share, axis=0))] for name, share in shares.items()]
+        logger.info("\n%s", tabulate(rows, [f"Of {n} sweeps", *columns]))
     return {"cycles": [vars(cycle) for cycle in scaler.cycles], "sweeps": sweeps}

@@ -40,11 +40,11 @@ class ScaleTerm(SmoothScaleComponent1D):
         -------
         ndarray, shape (n_intervals * STEPS_PER_KNOT + 1, n_params)
             Row i holds the normalised weights of the parameters at x = i / STEPS_PER_KNOT; not more than three are not
-            zero (dials/algorithms/refinement/gaussian_smoother.h).
+            zero (dials/algorithms/refinement/gaussian_smoother.h). A single factor has one row.
         """
-        n_rows = self.n_intervals * STEPS_PER_KNOT + 1
         if self.n_params == 1:
-            return np.ones((n_rows, 1))
+            return np.ones((1, 1))
+        n_rows = self.n_intervals * STEPS_PER_KNOT + 1
         smoother = GaussianSmoother1D([0, self.n_intervals], self.n_intervals)
         x = flex.double(np.linspace(0, self.n_intervals, n_rows))
         _, weight, total = smoother.multi_value_weight(x, self.parameters)
@@ -52,5 +52,5 @@ class ScaleTerm(SmoothScaleComponent1D):
 
     def table_row(self, x: np.ndarray) -> np.ndarray:
         """Rows of :meth:`basis_table` nearest to coordinates x, int32, shape (n,); beyond the range, the last."""
-        rows = np.rint(np.asarray(x) * STEPS_PER_KNOT)
-        return np.clip(rows, 0, self.n_intervals * STEPS_PER_KNOT).astype(np.int32)
+        last = self.n_intervals * STEPS_PER_KNOT if self.n_params > 1 else 0
+        return np.clip(np.rint(np.asarray(x) * STEPS_PER_KNOT), 0, last).astype(np.int32)

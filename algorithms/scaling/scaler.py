@@ -31,6 +31,7 @@ import libtbx
 import libtbx.phil
 import numpy as np
 import scipy.sparse
+import scipy.sparse.csgraph
 from dials.array_family import flex
 from dxtbx.model.experiment_list import ExperimentList
 
@@ -38,6 +39,7 @@ from dials_diffuse.algorithms.scaling.expectation import merge_voxels
 from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.log_levels import experiments_name
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
@@ -45,7 +47,7 @@ logger = logging.getLogger("dials.diffuse.scaling")
 INITIAL_SMOOTHNESS = 0.05
 #: Looseness of the restraint of each sweep's mean to 1, relative to the mean.
 MEAN_LOOSENESS = 10.0
-#: Tightness of the gauge (mean b of the reference sweep is 1); made exact after each step.
+#: Tightness of the gauge (mean b of the reference is 1); made exact after each step.
 GAUGE = 1e4
 #: Where the smoothness is looked for.
 SMOOTHNESS_RANGE = (1e-4, 1.0)
@@ -73,7 +75,7 @@ class MultiBatchScaler:
     observations : GroupedObservations
     experiments : ExperimentList
         Their scaling models, :class:`DiffuseScalingModel`, are refined in place. The first that has observations is the
-        reference: its mean b is 1.
+        reference: its mean b is 1. If it is a still, that holds for all stills together.
     grid : GlobalGrid
     params : libtbx.phil.scope_extract
         The ``scaling`` scope of :data:`dials_diffuse.phil_scope.scale.phil_scope`.
@@ -102,10 +104,17 @@ class MultiBatchScaler:
         self._mean = np.zeros((len(terms), self._table.shape[1]))  # mean b of each sweep as a function of parameters
         for i, table in enumerate(tables):
             self._mean[i, self._slices[i]] = table.mean(axis=0)
-        self._reference = int(self.observations.experiment.min())
+        self._reference = self._reference_experiments()
+        self._gauge = self._mean[self._reference].mean(axis=0)
         self.parameters = np.concatenate([np.asarray(term.parameters) for term in terms])
         self.covariance = np.zeros((len(self.parameters),) * 2)
         self.smoothness = INITIAL_SMOOTHNESS if self.params.smoothness is libtbx.Auto else self.params.smoothness
+
+    def _reference_experiments(self) -> np.ndarray:
+        """The first sweep with observations; where that is a still, all stills: one alone would be a poor unit."""
+        observed = np.unique(self.observations.experiment)
+        still = np.array([model.configdict["s_norm_fac"] is None for model in self.models])[observed]
+        return observed[still] if still[0] else observed[:1]
 
     def scales(self, experiment: np.ndarray, frame: np.ndarray) -> np.ndarray:
         """b of observations, shape (n,), from their experiments and positions (array index units), shape (n,) each."""
@@ -123,16 +132,15 @@ class MultiBatchScaler:
                 "No voxel was observed more than once, so the scales cannot be determined from these data: b is 1."
             )
         else:
-            self._refine(repeated)
-            self._report_undetermined()
+            self._report_undetermined(self._refine(repeated))
         for model, part in zip(self.models, self._slices):
             term = model.components["scale"]
             term.parameters = flex.double(self.parameters[part])
             term.parameter_esds = flex.double(np.sqrt(np.diag(self.covariance)[part]))
             model.set_scaling_model_as_scaled()
 
-    def _refine(self, observations: GroupedObservations) -> None:
-        """Cycles of merging and fitting until chi-squared stays the same."""
+    def _refine(self, observations: GroupedObservations) -> np.ndarray:
+        """Cycles of merging and fitting until chi-squared stays the same; the last normal matrix, shape (p, p)."""
         q = self.grid.q(observations.voxels)
         rows = self._rows(observations.experiment, observations.frame)
         logger.info(
@@ -173,6 +181,7 @@ class MultiBatchScaler:
                 "counting and are too small by about that factor.",
                 np.sqrt(chi_squared / freedom),
             )
+        return normal
 
     def _normal_equations(
         self, observations: GroupedObservations, rows: np.ndarray, scale: np.ndarray, expected: np.ndarray
@@ -206,7 +215,7 @@ class MultiBatchScaler:
         """
         means = self._mean @ self.parameters
         loose = self._mean / (MEAN_LOOSENESS * means)[:, None]
-        gauge = GAUGE * self._mean[self._reference]  # its target is met before the step already
+        gauge = GAUGE * self._gauge  # its target is met before the step already
         left = normal + loose.T @ loose + np.outer(gauge, gauge)
         right = gradient + loose.T @ ((1 - means) / (MEAN_LOOSENESS * means))
         change, jacobian = self._changes(means)
@@ -215,7 +224,7 @@ class MultiBatchScaler:
         self.covariance = np.linalg.inv(left + jacobian.T @ jacobian / self.smoothness**2)
         shift = self.covariance @ (right - jacobian.T @ change / self.smoothness**2)
         found = np.maximum(self.parameters + shift, 0.2 * self.parameters)  # b stays positive, come what may
-        self.parameters = found / (self._mean[self._reference] @ found)
+        self.parameters = found / (self._gauge @ found)
 
     def _changes(self, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Changes from knot to knot relative to each sweep's mean, and their derivatives by all parameters.
@@ -234,22 +243,30 @@ class MultiBatchScaler:
     def _rows(self, experiment: np.ndarray, frame: np.ndarray) -> np.ndarray:
         """Row of the table of basis functions for each observation, int32, shape (n,)."""
         rows = np.empty(len(frame), dtype=np.int32)
+        order = np.argsort(experiment, kind="stable")
+        edges = np.searchsorted(experiment[order], np.arange(len(self.models) + 1))
         for i, model in enumerate(self.models):
-            chosen = experiment == i
+            chosen = order[edges[i] : edges[i + 1]]
             x = model.knots(frame[chosen])
             rows[chosen] = model.components["scale"].table_row(x) + self._first_row[i]
         return rows
 
-    def _report_undetermined(self) -> None:
-        """Say which sweeps' scales the data leave open."""
+    def _report_undetermined(self, normal: np.ndarray) -> None:
+        """Say which sweeps' scales the data leave open; ``normal`` tells which parameters have voxels in common."""
+        owner = np.repeat(np.arange(len(self.models)), [part.stop - part.start for part in self._slices])
+        first, second = np.nonzero(normal)
+        links = scipy.sparse.coo_matrix((np.ones(len(first)), (owner[first], owner[second])), (len(self.models),) * 2)
+        _, group = scipy.sparse.csgraph.connected_components(links, directed=False)
+        linked = group == np.bincount(group[self._reference]).argmax()
         means = self._mean @ self.parameters
-        errors = np.sqrt(np.einsum("ij,jk,ik->i", self._mean, self.covariance, self._mean)) / means
-        for i in np.flatnonzero(errors > 0.5 * MEAN_LOOSENESS):
+        errors = np.sqrt(((self._mean @ self.covariance) * self._mean).sum(axis=1)) / means
+        open_ = np.flatnonzero(~linked | (errors > 0.5 * MEAN_LOOSENESS))
+        if len(open_):
             logger.warning(
-                "Sweep %d shares no voxel with sweep %d, directly or through others: its scale cannot be determined, "
-                "and its mean b is left at 1.",
-                i,
-                self._reference,
+                "Scaling: %s shares no voxel with sweep %d, directly or through others: its scale cannot be "
+                "determined, and its mean b is left at 1.",
+                experiments_name(open_),
+                np.flatnonzero(linked)[0],
             )
 
 
