@@ -7,18 +7,23 @@ from iotbx.phil import parse
 from dials_diffuse.program import finish, handled_errors, start
 
 help_message = """
-Writes sweeps of miniCBF images as from a Pilatus, images of the background without the crystal, and truth.json, from
-which dials_diffuse.algorithms.simulation.truth.Truth evaluates the true intensity at any point of reciprocal space.
+Writes sweeps of images (or stills), images of the background without the crystal, and truth.json, from which
+dials_diffuse.algorithms.simulation.truth.Truth evaluates the true intensity at any point of reciprocal space.
 
 The crystal has Bragg peaks, halos round them, broad clouds and Compton scattering; the instrument has polarisation,
 oblique incidence, parallax, air, gaps, a beam stop, hot and dead pixels, a decaying and fluctuating beam and, if asked
-for, absorption in the crystal, varying background and uneven detector response.
+for, absorption in the crystal, varying background and uneven detector response. Detectors of one panel or many,
+goniometers, drift, several lattices and formats can be chosen.
 
 Examples::
 
   dials.diffuse_simulate photons=1 sweeps=2
 
   dials.diffuse_simulate photons=0.05 sweeps=1 frames=200 detector.model=6M detector.distance=250
+
+  dials.diffuse_simulate detector.model=barrel goniometer.model=kappa goniometer.scan_axis=phi format=nxmx
+
+  dials.diffuse_simulate stills=True frames=200 bragg.photons=20000
 
   dials.import images/sweep_*.cbf
 
