@@ -11,6 +11,7 @@ import numpy as np
 from cctbx import uctbx
 from dials.array_family import flex
 from dials.util import Sorry
+from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.grid import GlobalGrid
@@ -196,11 +197,11 @@ def models_and_reflections(session: Session) -> tuple[ExperimentList, flex.refle
                 f"{name} holds reflections of other experiments than {', '.join(session.experiment_files)}: give the "
                 ".refl file that was written together with the .expt file."
             )
-        renumbered = flex.int(len(table), -1)
-        for old, identifier in identifiers.items():
-            renumbered.set_selected(table["id"] == old, numbers[identifier])
+        old = flumpy.to_numpy(table["id"])
+        new = np.full(max([*identifiers, old.max(initial=0)]) + 2, -1, dtype=np.int32)  # the last is for id -1
+        new[list(identifiers)] = [numbers[identifier] for identifier in identifiers.values()]
         _forget_identifiers(table)
-        table["id"] = renumbered
+        table["id"] = flumpy.from_numpy(new[old])
         reflections.extend(table)
     session.reflections.clear()
     return experiments, reflections

@@ -131,10 +131,21 @@ def start(
     check_inputs_stay(inputs, params.output)  # before the log is opened
     log.config(verbosity=options.verbose, logfile=params.output.log)
     log_versions(name)
-    if changed := parser.diff_phil.as_str():
+    if changed := changed_parameters(phil, all_parameters, session):
         logger.info("The following parameters have been modified:\n\n%s", changed)
     session.record.inputs.update({filename: hash_file(filename) for filename in inputs})
     return session
+
+
+def changed_parameters(phil: libtbx.phil.scope, all_parameters: libtbx.phil.scope, session: Session) -> str:
+    """Parameters that differ from their defaults, and the input files, as PHIL text.
+
+    DIALS's own parser compares the contents of the input files, too, and reads them twice more for it.
+    """
+    own = phil.customized_copy(objects=[child for child in phil.objects if child.name != "input"])
+    inputs = [f"  experiments = {name}\n" for name in session.experiment_files]
+    inputs += [f"  reflections = {name}\n" for name in session.reflection_files]
+    return own.fetch_diff(source=all_parameters).as_str() + ("input {\n" + "".join(inputs) + "}\n" if inputs else "")
 
 
 def named_files(phil: libtbx.phil.scope) -> list[str]:

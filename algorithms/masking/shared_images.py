@@ -14,10 +14,9 @@ def image_names(imageset: ImageSet) -> list[tuple[str, int]]:
     if not imageset.get_path(0):  # in memory
         return [(f"imageset {id(imageset)}", index) for index in range(len(imageset))]
     in_one_file = imageset.data().has_single_file_reader()
-    real = {path: os.path.realpath(path) for path in dict.fromkeys(imageset.paths())}
-    return [
-        (real[path], int(number) if in_one_file else 0) for path, number in zip(imageset.paths(), imageset.indices())
-    ]
+    paths = imageset.paths()
+    real = {path: os.path.realpath(path) for path in dict.fromkeys(paths)}
+    return [(real[path], int(number) if in_one_file else 0) for path, number in zip(paths, imageset.indices())]
 
 
 def other_experiments(experiments: Sequence[Experiment]) -> list[dict[int, list[tuple[int, int]]]]:

@@ -17,6 +17,7 @@ from dials_diffuse.dataset import Dataset
 from dials_diffuse.grid import GlobalGrid, miller_index_from_numpy
 
 A, C, D_MIN, DISTANCE, SIZE, WAVELENGTH = 20.0, 28.0, 2.2, 150.0, 240.0, 1.0
+GRID = GlobalGrid(uctbx.unit_cell((A, A, C, 90, 90, 90)), sgtbx.space_group_info("P 4").group(), (2, 2, 2), D_MIN)
 
 
 @dataclass
@@ -115,9 +116,8 @@ def make_dataset(
     table["xyzobs.px.value"] = flex.vec3_double(*(flex.double(np.ascontiguousarray(c)) for c in joined["xyz"].T))
     for i in range(sweeps):
         table.experiment_identifiers()[i] = experiments[i].identifier
-    grid = GlobalGrid(uctbx.unit_cell((A, A, C, 90, 90, 90)), sgtbx.space_group_info("P 4").group(), (2, 2, 2), D_MIN)
     truth.b, truth.intensity = joined["b"], joined["I"]
-    return Dataset(experiments, table, grid), truth
+    return Dataset(experiments, table, GRID), truth
 
 
 def _observations(model: Experiment, samples: int, n_frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -148,3 +148,37 @@ def _rotation(axis: list[float], degrees: float) -> np.ndarray:
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     angle = np.radians(degrees)
     return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def make_stills(level: float, *, stills: int, pixels: float = 40, samples: int = 60, seed: int = 1):
+    """Corrected observations of stills without background, each with a crystal and a factor b of its own.
+
+    Parameters as of :func:`make_dataset`; b is between 0.3 and 2, its mean over all stills is 1.
+    """
+    rng = np.random.default_rng(seed)
+    base = experiment(0)
+    real = np.array(base.crystal.get_real_space_vectors())
+    b_of_stills = rng.uniform(0.3, 2, stills)
+    b_of_stills /= b_of_stills.mean()
+    truth = Truth(np.empty(0), np.empty(0), level)
+    experiments, tables = ExperimentList(), []
+    for i in range(stills):
+        turned = real @ _rotation(rng.normal(size=3), rng.uniform(0, 180)).T
+        crystal = Crystal(*(tuple(vector) for vector in turned), space_group_symbol="P 4")
+        experiments.append(Experiment(base.beam, base.detector, crystal=crystal, identifier=f"still-{i}"))
+        index, xyz, n = _observations(experiments[i], samples, 1)
+        tables.append((np.full(len(n), i), index, xyz, n * pixels * (1 - 0.3 * np.hypot(*(xyz[:, :2] - 30).T) / 42)))
+    ids, index, xyz, g = (np.concatenate(part) for part in zip(*tables))
+    truth.intensity, truth.b = truth(index), b_of_stills[ids]
+    table = flex.reflection_table()
+    table["id"] = flex.int(ids.astype(np.int32))
+    table["miller_index"] = miller_index_from_numpy(index)
+    table["num_pixels.valid"] = flex.int(len(ids), int(pixels))
+    table["counts"] = flex.double(rng.poisson(g * truth.b * truth.intensity).astype(float))
+    table["response"] = flex.double(g)
+    for name in ("background.sum.value", "background.sum.variance"):
+        table[name] = flex.double(len(ids), 0.0)
+    table["xyzobs.px.value"] = flex.vec3_double(*(flex.double(np.ascontiguousarray(c)) for c in xyz.T))
+    for i, still in enumerate(experiments):
+        table.experiment_identifiers()[i] = still.identifier
+    return Dataset(experiments, table, GRID), truth

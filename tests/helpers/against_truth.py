@@ -1,0 +1,38 @@
+"""A merged map held against what the images were simulated from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from dials.array_family import flex
+from dxtbx import flumpy
+
+from dials_diffuse.algorithms.simulation.compare import Comparison, compare
+from dials_diffuse.algorithms.simulation.truth import Truth
+from dials_diffuse.dataset import read_diffuse_header
+from dials_diffuse.grid import miller_index_from_numpy, miller_index_to_numpy
+
+
+def against_truth(folder: Path, truth: Truth, operator: str = "h,k,l") -> Comparison:
+    """Merged voxels (merged.refl, with the grid of scaled.expt) that neither hold nor touch a Bragg point.
+
+    Parameters
+    ----------
+    operator : str
+        Change of basis from the setting of the map to that of the truth.
+    """
+    table = flex.reflection_table.from_file(str(folder / "merged.refl"))
+    grid, _ = read_diffuse_header(folder / "scaled.expt", "dials.diffuse_scale")
+    index = miller_index_to_numpy(table["miller_index"])
+    ndiv = np.array(grid.ndiv)
+    away = np.abs((index + ndiv // 2) % ndiv - ndiv // 2).sum(axis=1) > 1
+    values, variances = (flumpy.to_numpy(table[f"intensity.scale.{name}"])[away] for name in ("value", "variance"))
+    return compare(truth, in_setting(index[away], operator), grid.ndiv, values, variances)
+
+
+def in_setting(index: np.ndarray, operator: str) -> np.ndarray:
+    """Indices, shape (n, 3), after a change of basis."""
+    from cctbx import sgtbx
+
+    return miller_index_to_numpy(sgtbx.change_of_basis_op(operator).apply(miller_index_from_numpy(index)))
