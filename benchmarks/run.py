@@ -2,13 +2,15 @@
 
 For a Pilatus 6M and a 300K: decoding alone, decoding with the barest loop that indexes and accumulates (what the
 machine can do), and ``dials.diffuse_extract`` with all masks, for one and two processes, and for all, half and a
-quarter of the frames; then ``dials.diffuse_correct``. Images are made once, in bench/.
+quarter of the frames; then ``dials.diffuse_correct``. Then frames of the 6M as one panel and as 60, from CBF and from
+NeXus. Images are made once, in bench/.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -22,6 +24,13 @@ import dials_diffuse  # noqa: F401  sets LIBTBX_BUILD
 
 FRAMES = 100
 MODELS = {"300K": ["detector.distance=100"], "6M": ["detector.distance=250"]}
+#: The cases of formats: file format or compression in NeXus, and a panel for each module.
+LAYOUTS = {
+    f"{images}-{'60' if multi_panel else '1'}": (images, multi_panel)
+    for images in ("cbf", "gzip", "bitshuffle-lz4")
+    for multi_panel in (False, True)
+}
+LAYOUT_FRAMES = 30
 
 
 def main(folder: str) -> None:
@@ -37,20 +46,25 @@ def main(folder: str) -> None:
                 rows.append(measure(path, model, frames, nproc))
                 print(format_row(rows[-1]) if len(rows) > 1 else HEADER + "\n" + format_row(rows[-1]), flush=True)
         report_correct(path, model)
+    compare_layouts(root)
 
 
 def make_sweep(path: Path, model: str, options: list[str]) -> None:
-    """Simulate a sweep; write it with its true models and with reflections where DIALS predicts them."""
-    from dials.algorithms.spot_prediction import ScanStaticReflectionPredictor
-    from dials.array_family import flex
-
+    """Simulate a sweep; write it with its true models."""
     from dials_diffuse.algorithms.simulation.truth import Truth
 
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     sweep = ["sweeps=1", f"frames={FRAMES}", "oscillation.width=0.1", "header.perturb=False", "background.images=0"]
     subprocess.run(["dials.diffuse_simulate", f"detector.model={model}", *sweep, *options], cwd=path, check=True)
-    experiments = Truth.from_file(path / "truth.json").experiments(check_format=True)
+    write_models(path, Truth.from_file(path / "truth.json").experiments(check_format=True))
+
+
+def write_models(path: Path, experiments) -> None:
+    """Write an experiment, with reflections where DIALS predicts them."""
+    from dials.algorithms.spot_prediction import ScanStaticReflectionPredictor
+    from dials.array_family import flex
+
     experiment = experiments[0]
     reflections = ScanStaticReflectionPredictor(experiment, dmin=1.5).for_ub(experiment.crystal.get_A())
     x, y, z = reflections["xyzcal.px"].parts()
@@ -78,10 +92,10 @@ def measure(path: Path, model: str, frames: int, nproc: int) -> dict:
     me = [sys.executable, __file__]
     row = {"model": model, "frames": frames, "nproc": nproc}
     for kind in ("decode", "bare"):
-        out, _, _ = watch([*me, kind, str(short / "sweep.expt"), str(nproc)], short)
+        out, *_ = watch([*me, kind, str(short / "sweep.expt"), str(nproc)], short)
         row[kind] = float(out.split()[-1])
     command = ["dials.diffuse_extract", "sweep.expt", "sweep.refl", "d_min=1.6", f"nproc={nproc}"]
-    out, row["seconds"], row["memory"] = watch(command, short)
+    out, row["seconds"], _, row["memory"] = watch(command, short)
     row["extract"] = float(re.search(r"\((\d+) million pixels a second\)", out)[1])
     row["observations"] = int(re.search(r"(\d+) observations from", out)[1])
     return row
@@ -105,18 +119,75 @@ def format_row(row: dict) -> str:
 
 def report_correct(path: Path, model: str) -> None:
     """Time and memory of dials.diffuse_correct on all frames."""
-    _, seconds, memory = watch(["dials.diffuse_correct", "extracted.expt", "extracted.refl"], path / f"{FRAMES}")
+    _, seconds, _, memory = watch(["dials.diffuse_correct", "extracted.expt", "extracted.refl"], path / f"{FRAMES}")
     print(f"\ndials.diffuse_correct, {model}, {FRAMES} frames: {seconds:.1f} s, {memory / 1e6:.0f} MB\n", flush=True)
 
 
-def watch(command: list[str], folder: Path) -> tuple[str, float, int]:
-    """Run a command; its output, wall time in s, and the peak of the memory of all its processes in bytes.
+def compare_layouts(root: Path, repeats: int = 3) -> None:
+    """Decoding and extraction in one process for all :data:`LAYOUTS`, in turn; the median of the repeats."""
+    from h5py import h5z
+
+    from dials_diffuse.algorithms.simulation.bitshuffle import FILTER
+
+    layouts = [layout for layout in LAYOUTS if "bitshuffle" not in layout or h5z.filter_avail(FILTER)]
+    for layout in layouts:
+        if not (root / "layouts" / layout / "sweep.expt").exists():
+            make_layout(root / "layouts" / layout, root / "6M", *LAYOUTS[layout])
+    runs: dict[str, list[tuple[float, ...]]] = {layout: [] for layout in layouts}
+    for _ in range(repeats):
+        for layout in layouts:
+            path = root / "layouts" / layout
+            out, *_ = watch([sys.executable, __file__, "decode", "sweep.expt", "1"], path)
+            command = ["dials.diffuse_extract", "sweep.expt", "sweep.refl", "d_min=1.6", "nproc=1"]
+            log, wall, cpu, memory = watch(command, path)
+            extracted = float(re.search(r"\((\d+) million pixels a second\)", log)[1])
+            runs[layout].append((float(out.split()[-1]), extracted, wall, cpu, memory / 1e6))
+    print("| images | panels | decode | extract | whole program | its CPU time | peak memory |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for layout, figures in runs.items():
+        decode, extracted, wall, cpu, memory = np.median(figures, axis=0)
+        images, panels = layout.rsplit("-", 1)
+        print(
+            f"| {images} | {panels} | {decode:.0f} | {extracted:.0f} | {wall:.1f} s | {cpu:.1f} s | {memory:.0f} MB |"
+        )
+
+
+def make_layout(path: Path, source: Path, images: str, multi_panel: bool) -> None:
+    """The first frames of the 6M's sweep in another layout, with true models."""
+    from dxtbx.model.experiment_list import ExperimentListFactory
+
+    from dials_diffuse.algorithms.simulation.nxmx import NXmxWriter, nxmx_frame
+    from dials_diffuse.algorithms.simulation.truth import Truth
+    from dials_diffuse.images import frame_arrays
+
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    experiments = Truth.from_file(source / "truth.json").experiments(multi_panel, check_format=True)
+    experiment = experiments[0]
+    experiment.scan = experiment.scan[:LAYOUT_FRAMES]
+    experiment.imageset = experiment.imageset[:LAYOUT_FRAMES]
+    if images != "cbf":
+        models = {name: getattr(experiment, name) for name in ("beam", "detector", "goniometer", "scan")}
+        with NXmxWriter(path / "sweep.nxs", **models, compression=images) as writer:
+            for frame in range(LAYOUT_FRAMES):
+                writer.write(frame, frame_arrays(experiment.imageset, frame))
+        experiments = ExperimentListFactory.from_filenames([str(path / "sweep.nxs")])
+        crystal = experiment.crystal
+        turn = nxmx_frame(experiment.beam)
+        crystal.set_U(tuple((turn @ np.array(crystal.get_U()).reshape(3, 3)).ravel()))
+        experiments[0].crystal = crystal
+        experiments[0].identifier = experiment.identifier
+    write_models(path, experiments)
+
+
+def watch(command: list[str], folder: Path) -> tuple[str, float, float, int]:
+    """Run a command; its output, wall time and CPU time in s, and the peak of the memory of all its processes in bytes.
 
     Memory is the proportional set size, in which pages that processes share count once.
     """
     import psutil
 
-    began = time.perf_counter()
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     peak, done = 0, threading.Event()
 
@@ -137,7 +208,9 @@ def watch(command: list[str], folder: Path) -> tuple[str, float, int]:
     watcher.join()
     if process.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{out}")
-    return out, time.perf_counter() - began, peak
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return out, time.perf_counter() - began, cpu, peak
 
 
 def rate(kind: str, filename: str, nproc: int) -> float:
@@ -163,11 +236,12 @@ def rate(kind: str, filename: str, nproc: int) -> float:
     def work(run: tuple[int, int]) -> int:
         pixels = 0
         for index in range(*run):
-            (raw,) = frame_arrays(imageset, index)
+            panels = frame_arrays(imageset, index)
             if kind == "bare":
+                (raw,) = panels
                 m, c = mapping.ray_to_hkl(mapping.array_range[0] + index + 0.5)
                 bare(raw, rays, (3 * m).astype(np.float32), (3 * c).astype(np.float32) + offset, stride, counts)
-            pixels += raw.size
+            pixels += sum(panel.size for panel in panels)
         return pixels
 
     if kind == "bare":

@@ -50,7 +50,7 @@ def frame_arrays(imageset: ImageSet, index: int) -> tuple[np.ndarray, ...]:
 
 def _panels_of_dxtbx(imageset: ImageSet, index: int) -> tuple[np.ndarray, ...]:
     if imageset.data().has_single_file_reader():
-        _keep_chunk(imageset)
+        _hasten_nexus(imageset)
     panels = imageset.get_raw_data(index)
     return tuple(flumpy.to_numpy(panel) for panel in (panels if isinstance(panels, tuple) else (panels,)))
 
@@ -75,16 +75,18 @@ def _cut_panels(imageset: ImageSet, index: int) -> tuple[np.ndarray, ...] | None
     return tuple(image[y : y + slow, x : x + fast] for (x, y), (fast, slow) in zip(corners, sizes))
 
 
-def _keep_chunk(imageset: ImageSet) -> None:
-    """Let HDF5 keep an image that it has decompressed until all modules are read of it.
+def _hasten_nexus(imageset: ImageSet) -> None:
+    """Spare dxtbx work that it does for every frame of a NeXus file, or for every module of it.
 
-    dxtbx 3.12 reads module after module, and HDF5's own cache is too small for an image, which it then decompresses for
-    each of them. Newer versions read the image once; they have opened the file already.
+    It looks up anew which part of the image each module is: let it remember. And dxtbx 3.12 reads module after module,
+    while HDF5's own cache is too small for an image, which it then decompresses for each of them: let it keep one.
+    Newer versions read an image once; they have opened the file already.
     """
-    if len(imageset.get_detector()) == 1:
-        return
     instance = imageset.get_format_class().get_instance(imageset.data().get_master_path(), **imageset.params())
-    if getattr(instance, "_cached_file_handle", instance) is None:
+    if not hasattr(instance, "_get_nxmx") or "_get_nxmx" in vars(instance):
+        return
+    instance._get_nxmx = lru_cache(maxsize=1)(instance._get_nxmx)
+    if instance._cached_file_handle is None and len(imageset.get_detector()) > 1:
         import h5py
 
         instance._cached_file_handle = h5py.File(instance.get_image_file(), swmr=True, rdcc_nbytes=CHUNK_CACHE)
