@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
 
 from dials.util import Sorry
 
 
-def load_plugins(group: str) -> dict[str, object]:
-    """Everything that installed packages offer in a group of entry points.
+@dataclass(frozen=True)
+class Plugin:
+    """What one entry point offers.
+
+    Attributes
+    ----------
+    name, value : str
+        Of the entry point: what it is called, and ``module:object``.
+    package, version : str
+        Of the installed package that brings it.
+    loaded : object
+        What it refers to; None if it cannot be loaded.
+    error : Exception or None
+        Why it cannot.
+    """
+
+    name: str
+    value: str
+    package: str
+    version: str
+    loaded: object = None
+    error: Exception | None = None
+
+
+def find_plugins(group: str) -> list[Plugin]:
+    """Everything that installed packages offer in a group of entry points, loaded where it can be, in order of names.
 
     Parameters
     ----------
     group : str
         Name of the group, e.g. ``dials_diffuse.correction``.
+    """
+    found = {}
+    for entry in entry_points(group=group):
+        found.setdefault((entry.name, entry.value), entry)  # one package may be found twice on sys.path
+    return [_load(entry) for _, entry in sorted(found.items())]
+
+
+def load_plugins(group: str) -> dict[str, object]:
+    """As :func:`find_plugins`, but all must be well.
 
     Returns
     -------
@@ -25,22 +59,25 @@ def load_plugins(group: str) -> dict[str, object]:
     Sorry
         If one cannot be loaded, or two packages use one name: leaving it out silently would change results.
     """
-    loaded: dict[str, object] = {}
-    origins: dict[str, str] = {}
-    for entry in sorted(entry_points(group=group), key=lambda entry: entry.name):
-        if origins.get(entry.name) == entry.value:
-            continue  # one package found twice on sys.path
-        if entry.name in origins:
+    plugins: dict[str, Plugin] = {}
+    for plugin in find_plugins(group):
+        other = plugins.setdefault(plugin.name, plugin)
+        if other is not plugin:
             raise Sorry(
-                f"Two plug-ins of the group {group} have the name {entry.name}: {origins[entry.name]} and "
-                f"{entry.value}. Uninstall one of them."
+                f"Two plug-ins of the group {group} have the name {plugin.name}: {other.value} and {plugin.value}. "
+                "Uninstall one of them."
             )
-        origins[entry.name] = entry.value
-        try:
-            loaded[entry.name] = entry.load()
-        except Exception as error:  # a plug-in may fail in any way
+        if plugin.error is not None:
             raise Sorry(
-                f"The plug-in {entry.name} = {entry.value} of the group {group} cannot be loaded "
-                f"({type(error).__name__}: {error}). Mend or uninstall the package that brings it."
-            ) from error
-    return loaded
+                f"The plug-in {plugin.name} = {plugin.value} of the group {group} cannot be loaded "
+                f"({type(plugin.error).__name__}: {plugin.error}). Mend or uninstall the package that brings it."
+            ) from plugin.error
+    return {name: plugin.loaded for name, plugin in plugins.items()}
+
+
+def _load(entry: EntryPoint) -> Plugin:
+    package = ("unknown", "") if entry.dist is None else (entry.dist.metadata["Name"], entry.dist.version)
+    try:
+        return Plugin(entry.name, entry.value, *package, loaded=entry.load())
+    except Exception as error:  # a plug-in may fail in any way
+        return Plugin(entry.name, entry.value, *package, error=error)
