@@ -11,7 +11,7 @@ from dials.util import Sorry, masking, tabulate
 from dxtbx import flumpy
 
 from dials_diffuse.algorithms.masking.bad_pixels import bad_pixel_masks
-from dials_diffuse.algorithms.masking.beam_stop import beam_stop_mask
+from dials_diffuse.algorithms.masking.beam_stop import beam_stop_masks
 from dials_diffuse.algorithms.masking.mask_file import PixelMask
 from dials_diffuse.algorithms.masking.sample import ShownFrame, sample_pixels
 from dials_diffuse.algorithms.masking.virtual_pixels import virtual_pixel_mask
@@ -58,10 +58,7 @@ def pixel_mask(frames: Sequence[ShownFrame], params: libtbx.phil.scope_extract, 
     if params.bad_pixels.find or params.beam_stop.find:
         samples = sample_pixels(frames, params.bad_pixels.frames)
         if params.beam_stop.find:
-            shadows = [
-                beam_stop_mask(sample, panel, experiment.beam, mask, params.beam_stop)
-                for sample, panel, mask in zip(samples, detector, good)
-            ]
+            shadows = beam_stop_masks(samples, detector, experiment.beam, good, params.beam_stop)
             lost["beam stop"] = _apply(good, [~shadow for shadow in shadows])
         if params.bad_pixels.find and len(frames) < FEWEST:
             logger.log(level, "%d frames are too few to tell bad pixels: none is looked for.", len(frames))

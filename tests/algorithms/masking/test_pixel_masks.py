@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dxtbx.model import BeamFactory, Panel
+from dxtbx.model import BeamFactory, Detector, Panel
 from scipy.ndimage import distance_transform_edt
 
 from dials_diffuse.algorithms.masking.bad_pixels import bad_pixel_masks
-from dials_diffuse.algorithms.masking.beam_stop import beam_stop_mask
+from dials_diffuse.algorithms.masking.beam_stop import beam_stop_masks
 from dials_diffuse.algorithms.masking.sample import PixelSample
 from dials_diffuse.algorithms.masking.virtual_pixels import virtual_pixel_mask
 from dials_diffuse.phil_scope.mask import phil_scope
@@ -55,25 +55,55 @@ def test_untrusted_in_half_of_the_frames():
     assert np.argwhere(found["untrusted"]).tolist() == [[3, 4]]
 
 
-@pytest.mark.parametrize("photons", [0.2, 5.0])
-def test_beam_stop(photons):
-    shape = (300, 260)
-    y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
+BEAM = BeamFactory.make_beam(sample_to_source=(0, 0, 1), wavelength=1.1)
+
+
+def stopped_beam(photons: float, fall: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Rate and shadow of a stop with an arm; scattering falls away from the beam, or towards it."""
+    y, x = np.mgrid[:300, :260] + 0.5
     radius = np.hypot(x - 130, y - 150)
     shadow = (radius < 18) | ((np.abs(x - 130) < 6) & (y > 150) & (y < 240))
-    rate = photons * np.exp(-radius / 100)
+    rate = photons * (np.exp(-radius / 100) if fall else 0.1 + np.exp(-(((radius - 110) / 40) ** 2)))
     rate = np.where(shadow, 0.02 * rate, rate)
     rate[148:152, 128:132] = 50  # a leak of the direct beam in the middle
-    beam = BeamFactory.make_beam(sample_to_source=(0, 0, 1), wavelength=1.1)
-    good = np.ones(shape, dtype=bool)
-    found = beam_stop_mask(sample_of(rate), panel_of(shape), beam, good, PARAMS.beam_stop)
+    return rate, shadow
+
+
+@pytest.mark.parametrize("photons, fall", [(0.2, True), (5.0, True), (5.0, False)])
+def test_beam_stop(photons, fall):
+    rate, shadow = stopped_beam(photons, fall)
+    good = np.ones(rate.shape, dtype=bool)
+    detector = Detector(panel_of(rate.shape))
+    (found,) = beam_stop_masks([sample_of(rate)], detector, BEAM, [good], PARAMS.beam_stop)
     assert found[shadow].mean() > 0.99
     # the margin of 3 pixels, and half of the box of 9 pixels over which so few counts are averaged
     assert not found[distance_transform_edt(~shadow) > 3 + 5].any()
-    uncovered = beam_stop_mask(
-        sample_of(photons * np.exp(-radius / 100)), panel_of(shape), beam, good, PARAMS.beam_stop
-    )
-    assert uncovered.mean() < 0.001
+
+
+def test_no_beam_stop():
+    y, x = np.mgrid[:300, :260] + 0.5
+    rate = np.exp(-np.hypot(x - 130, y - 150) / 100)
+    good = np.ones(rate.shape, dtype=bool)
+    (found,) = beam_stop_masks([sample_of(rate)], Detector(panel_of(rate.shape)), BEAM, [good], PARAMS.beam_stop)
+    assert found.mean() < 0.001
+
+
+@pytest.mark.parametrize("cut", [150, 190])
+def test_shadow_goes_on_from_panel_to_panel(cut):
+    """The image divided in two, the lower panel nearer to the crystal, through the beam or below it."""
+    rate, shadow = stopped_beam(5.0, True)
+    whole = panel_of(rate.shape)
+    detector = Detector()
+    for start, stop, nearer in ((0, cut, 1.0), (cut, 300, 0.7)):
+        panel = panel_of((stop - start, rate.shape[1]), 0.172 * nearer)
+        corner = nearer * np.array(whole.get_pixel_lab_coord((0, start)))
+        panel.set_frame((1, 0, 0), (0, -1, 0), tuple(corner))
+        detector.add_panel(panel)
+    parts = [rate[:cut], rate[cut:]]
+    good = [np.ones(part.shape, dtype=bool) for part in parts]
+    found = np.concatenate(beam_stop_masks([sample_of(p) for p in parts], detector, BEAM, good, PARAMS.beam_stop))
+    assert found[shadow].mean() > 0.99
+    assert not found[distance_transform_edt(~shadow) > 3 + 5].any()
 
 
 def test_seams_between_chips_of_a_pilatus_module():
