@@ -9,16 +9,15 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from against_truth import against_truth
 from dials.array_family import flex
 from dials_session import index_and_refine, working_directory
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.masking.mask_file import write_mask
-from dials_diffuse.algorithms.simulation.compare import Comparison, compare
 from dials_diffuse.algorithms.simulation.truth import Truth
 from dials_diffuse.command_line import diffuse_correct, diffuse_extract, diffuse_merge, diffuse_scale, diffuse_simulate
-from dials_diffuse.dataset import read_diffuse_header
 from dials_diffuse.geometry import IndexMapping
 from dials_diffuse.grid import miller_index_to_numpy
 
@@ -54,17 +53,6 @@ def merge_with_true_scales(folder: Path, truth: Truth) -> None:
     shutil.copy(folder / "corrected.expt", folder / "scaled.expt")
     with working_directory(folder):
         diffuse_merge.run(["scaled.expt", "scaled.refl"])
-
-
-def against_truth(folder: Path, truth: Truth) -> Comparison:
-    """Merged voxels that neither hold nor touch a Bragg point."""
-    table = flex.reflection_table.from_file(str(folder / "merged.refl"))
-    grid, _ = read_diffuse_header(folder / "scaled.expt", "dials.diffuse_scale")
-    index = miller_index_to_numpy(table["miller_index"])
-    ndiv = np.array(grid.ndiv)
-    away = np.abs((index + ndiv // 2) % ndiv - ndiv // 2).sum(axis=1) > 1
-    values, variances = (flumpy.to_numpy(table[f"intensity.scale.{name}"])[away] for name in ("value", "variance"))
-    return compare(truth, index[away], grid.ndiv, values, variances)
 
 
 @pytest.fixture(scope="module")
