@@ -263,9 +263,9 @@ class MultiBatchScaler:
         open_ = np.flatnonzero(~linked | (errors > 0.5 * MEAN_LOOSENESS))
         if len(open_):
             logger.warning(
-                "Scaling: %s shares no voxel with sweep %d, directly or through others: its scale cannot be "
-                "determined, and its mean b is left at 1.",
-                experiments_name(open_),
+                "Scaling: %s no voxel with sweep %d, directly or through others: the scale cannot be determined, and the "
+                "mean b is left at 1.",
+                experiments_name(open_) + (" share" if len(open_) > 1 else " shares"),
                 np.flatnonzero(linked)[0],
             )
 

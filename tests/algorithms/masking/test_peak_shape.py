@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cctbx import sgtbx, uctbx
 from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx.model import Crystal
@@ -41,8 +42,8 @@ def test_peaks_of_the_simulator(two_sweeps):
     assert shape.growth == pytest.approx(expected, rel=0.5)
 
 
-def orthogonal_crystal(symbol: str = "P1") -> Crystal:
-    return Crystal((40, 0, 0), (0, 50, 0), (0, 0, 60), symbol)
+def orthogonal_crystal() -> Crystal:
+    return Crystal((40, 0, 0), (0, 50, 0), (0, 0, 60), "P1")
 
 
 def test_ellipsoids_grow_until_the_tail_is_faint():
@@ -62,11 +63,51 @@ def test_ellipsoids_grow_until_the_tail_is_faint():
     assert radius_squared(1, 0, 0) == pytest.approx(PARAMS.n_sigma**2)
 
 
-def test_no_ellipsoid_where_no_peak_can_be():
+#: Each centring, rhombohedral in both settings and obverse on other axes, and settings that no table has.
+CENTRED = {
+    "P 1 2/m 1": (20, 30, 40, 90, 97, 90),
+    "A 1 2 1": (20, 30, 40, 90, 97, 90),
+    "B 1 1 2": (20, 30, 40, 90, 90, 97),
+    "C 2 2 21": (20, 30, 40, 90, 90, 90),
+    "I 1 2 1": (20, 30, 40, 90, 97, 90),
+    "I 41/a": (30, 30, 50, 90, 90, 90),
+    "F d -3 m": (40, 40, 40, 90, 90, 90),
+    "R 3 :H": (30, 30, 50, 90, 90, 120),
+    "R 3 :R": (30, 30, 30, 80, 80, 80),
+    "C 1 2 1 (a-c,b,a+c)": None,
+    "P 2 2 21 (a+b,b-a,c)": None,
+    "R 3 :H (-a,-b,c)": None,
+    "I 4 (b,c,a)": None,
+}
+
+
+@pytest.mark.parametrize("symbol", CENTRED)
+def test_no_ellipsoid_where_centring_forbids_a_peak_and_everywhere_else(symbol):
+    """By brute force: a peak is forbidden where a pure translation of the group puts it out of phase.
+
+    What screw axes and glide planes extinguish is masked, for multiple scattering may show it.
+    """
+    group = sgtbx.space_group_info(symbol).group()
+    cell = (
+        uctbx.unit_cell(CENTRED[symbol])
+        if CENTRED[symbol]
+        else sgtbx.space_group_info(group=group).any_compatible_unit_cell(3e4)
+    )
+    real = np.array(cell.orthogonalization_matrix()).reshape(3, 3)
+    crystal = Crystal(*(tuple(axis) for axis in real.T), group)
     shape = PeakShape(np.eye(3) * 1e-3, 0.0, np.array([1.0, 10.0]), np.array([[1, 1, 0], [2, 0, 0]]), 2.0)
-    table = ellipsoids_of(shape, [orthogonal_crystal("I222")], 10.0, PARAMS).radius_squared
-    h, k, l = np.indices(table.shape) - np.array(table.shape)[:, None, None, None] // 2
-    assert ((table > 0) == ((h + k + l) % 2 == 0)).all()
+    table = ellipsoids_of(shape, [crystal], 6.0, PARAMS).radius_squared
+    hkl = np.indices(table.shape).reshape(3, -1).T - np.array(table.shape) // 2
+    allowed = np.ones(len(hkl), dtype=bool)
+    for operation in group:
+        if operation.r().as_double() == (1, 0, 0, 0, 1, 0, 0, 0, 1):
+            phase = hkl @ np.array(operation.t().as_double())
+            allowed &= np.abs(phase - np.rint(phase)) < 1e-6
+    assert ((table.ravel() > 0) == allowed).all()
+    centred = group.n_ltr() > 1
+    assert allowed.all() != centred
+    absent = np.array([group.is_sys_absent(tuple(int(i) for i in index)) for index in hkl])
+    assert (absent & allowed).any() == any(word in symbol for word in ("21", "41", "d -3"))
 
 
 def test_width_from_the_profile_model(snase):

@@ -7,7 +7,9 @@ import observation_data
 import pytest
 from dials.array_family import flex
 
+from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.algorithms.scaling.scale import scale
+from dials_diffuse.algorithms.scaling.scaler import MultiBatchScaler
 from dials_diffuse.command_line.diffuse_scale import phil_scope
 
 
@@ -131,3 +133,35 @@ def test_still():
     report, _, _ = run(dataset, truth)
     assert len(report["sweeps"][1]["parameters"]) == 1
     assert report["sweeps"][1]["mean"] == pytest.approx(0.7, abs=0.05)
+
+
+def test_many_stills(caplog):
+    """A factor each, of any size: neighbours in the list have nothing to do with one another."""
+    dataset, truth = observation_data.make_stills(1, stills=300, samples=40)
+    with caplog.at_level(logging.INFO, "dials.diffuse"):
+        report, ratio, still = run(dataset, truth)
+    assert len(caplog.text.splitlines()) < 30
+    assert len(report["cycles"]) < 8 and len(report["sweeps"]) == 300
+    means = np.bincount(still, ratio) / np.bincount(still)
+    errors = [entry["standard_deviations"][0] / entry["mean"] for entry in report["sweeps"]]
+    assert np.mean([entry["mean"] for entry in report["sweeps"]]) == pytest.approx(1, abs=1e-9)
+    assert np.mean(((means - 1) / errors) ** 2) == pytest.approx(1, abs=0.3)
+    assert np.abs(means.mean() - 1) < 1e-3
+    params = phil_scope.extract().scaling
+    scaler = MultiBatchScaler(GroupedObservations.from_dataset(dataset), dataset.experiments, dataset.grid, params)
+    change, jacobian = scaler._changes(scaler._mean @ scaler.parameters)
+    assert change.size == jacobian.size == 0
+
+
+def test_stills_that_nothing_links(caplog):
+    """Two groups of stills that have no voxel in common, and one that has no voxel with any."""
+    dataset, truth = observation_data.make_stills(1, stills=20, samples=40)
+    still = np.array(dataset.observations["id"])
+    index = np.abs(dataset.grid.map_to_asu(np.array(list(dataset.observations["miller_index"]))))
+    group = np.where(still < 12, 0, np.where(still < 19, 1, 2))
+    keep = index[:, 2] % 3 == group
+    dataset.observations = dataset.observations.select(flex.bool(keep))
+    truth.b = truth.b[keep]
+    with caplog.at_level(logging.WARNING, "dials.diffuse"):
+        run(dataset, truth)
+    assert "experiments 12, 13, 14, ... (8 of them) share no voxel with sweep 0" in caplog.text
