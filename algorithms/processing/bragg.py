@@ -9,11 +9,11 @@ from dials.array_family import flex
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.processing import dials_steps
-from dials_diffuse.algorithms.processing.checks import check_indexed, check_rmsd
+from dials_diffuse.algorithms.processing.checks import check_indexed, check_rmsd, check_stills
 from dials_diffuse.algorithms.processing.numbers import mosaicity, refinement_numbers, spot_numbers
 from dials_diffuse.algorithms.processing.record import key_of
 from dials_diffuse.algorithms.processing.steps import LeftOut, StepFailed
-from dials_diffuse.algorithms.processing.sweeps import Sweep
+from dials_diffuse.algorithms.processing.sweeps import Sweep, one_image_each
 from dials_diffuse.algorithms.processing.work import Work
 
 logger = logging.getLogger("dials.diffuse.process")
@@ -54,23 +54,34 @@ def process_bragg(sweep: Sweep, nproc: int, work: Work) -> None:
 
 def _refine(sweep: Sweep, nproc: int, work: Work) -> None:
     """Refine a static model, then one that varies through the scan; if that fails, the static one alone."""
-    try:
-        work.runner.run(dials_steps.refine(sweep, work.parameters, nproc))
-    except StepFailed as error:
-        work.runner.run(dials_steps.refine(sweep, work.parameters, nproc, "scan_varying=False"))
-        logger.warning("%s is refined without variation through the scan, because of %s", sweep.name, error)
+    static = dials_steps.refine(sweep, work.parameters, nproc, "scan_varying=False")
+    if not work.runner.is_done(static):
+        try:
+            work.runner.run(dials_steps.refine(sweep, work.parameters, nproc))
+            return
+        except StepFailed as error:
+            logger.warning("%s is refined without variation through the scan, because of %s", sweep.name, error)
+    work.runner.run(static)
 
 
 def _stills(sweep: Sweep, nproc: int, work: Work) -> None:
     """dials.stills_process; its output is in pairs of files, one from each of its processes."""
     if sweep.state == "imported":
-        written = work.runner.run(dials_steps.stills_process(sweep, work.parameters, nproc))
-        sweep.files = sorted(written)
+        (imported,), stills = sweep.files_of("imported"), sweep.folder / "stills.expt"
+        key = work.runner.record.hash(imported)
+        work.runner.compute(
+            f"{sweep.folder}/stills", key, lambda: one_image_each(sweep.models).as_file(str(stills)), [stills]
+        )
+        sweep.files = work.runner.run(dials_steps.stills_process(sweep, stills, work.parameters, nproc))
     elif sweep.state == "found":
         raise LeftOut("these are stills: give images, imported.expt, or what dials.stills_process made of them")
     else:
         sweep.files = sweep.files_of(sweep.state)
     _read(sweep, "refined", sweep.files, work)
+    for name in ("spots", "indexed"):
+        sweep.numbers.pop(name)  # only spots on stills that are indexed come out
+    sweep.numbers |= {"stills": len(sweep.models), "indexed stills": len(sweep.numbers["cells"])}
+    check_stills(sweep, work.parameters.values.check.indexed)
     check_rmsd(sweep, work.parameters.values.check.rmsd)
 
 

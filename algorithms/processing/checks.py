@@ -28,6 +28,13 @@ def check_indexed(sweep: Sweep, limit: float) -> None:
         )
 
 
+def check_stills(sweep: Sweep, limit: float) -> None:
+    """Warn if less than this share of the stills is indexed."""
+    stills, indexed = sweep.numbers["stills"], sweep.numbers["indexed stills"]
+    if indexed < limit * stills:
+        logger.warning("%s: only %d of %d stills are indexed: see the log.", sweep.name, indexed, stills)
+
+
 def check_rmsd(sweep: Sweep, limit: float) -> None:
     """Leave a sweep out whose refined spots are, on average, further than this from where they should be.
 

@@ -33,7 +33,7 @@ def import_images(images: Images, folder: Path, parameters: Parameters, *, backg
         names.append(f"geometry.scan.image_range={numbers[0]},{numbers[-1]}")
     else:
         names = [os.path.relpath(file, folder) for file in files]
-    stats = {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+    stats = {os.path.relpath(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
     return Step("dials.import", folder, [], ["imported.expt"], [*names, *args], text, depends=stats)
 
 
@@ -68,11 +68,19 @@ def reindex(sweep: Sweep, operator: str, space_group: str | None, parameters: Pa
     return Step("dials.reindex", sweep.folder, sweep.files, ["reindexed.expt", "reindexed.refl"], args, text)
 
 
-def stills_process(sweep: Sweep, parameters: Parameters, nproc: int) -> Step:
+def stills_process(sweep: Sweep, stills: Path, parameters: Parameters, nproc: int) -> Step:
     """dials.stills_process: all of the above for stills, each with a crystal of its own."""
-    outputs = ["idx-*_refined.expt", "idx-*_indexed.refl"]
-    known = known_symmetry(parameters)
-    return _step("stills_process", sweep, "imported", outputs, parameters, known, [f"mp.nproc={nproc}"])
+    text, more = parameters.of_dials("stills_process")
+    return Step(
+        "dials.stills_process",
+        sweep.folder,
+        [stills],
+        ["idx-*_refined.expt", "idx-*_indexed.refl"],
+        [*known_symmetry(parameters), *more],
+        text,
+        [f"mp.nproc={nproc}"],
+        sweep.images,
+    )
 
 
 def known_symmetry(parameters: Parameters) -> list[str]:

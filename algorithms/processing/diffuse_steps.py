@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from dials_diffuse.algorithms.processing.parameters import Parameters
@@ -20,7 +21,7 @@ def extract(sweep: Sweep, models: list[Path], masks: list[Path], parameters: Par
     """dials.diffuse_extract; it makes the pixel masks if none are given."""
     outputs = ["extracted.expt", "extracted.refl", "extracted*.mask"]
     step = _step("diffuse_extract", sweep.folder, models, outputs, parameters)
-    step.args = [f"pixel_mask={path.resolve()}" for path in masks]
+    step.args = [f"pixel_mask={os.path.relpath(path, sweep.folder)}" for path in masks]
     step.aside, step.depends = [f"nproc={nproc}"], sweep.images
     return step
 
@@ -30,7 +31,7 @@ def correct(sweep: Sweep, background: list[Path], scale: list[float], parameters
     models = [sweep.folder / "extracted.expt", sweep.folder / "extracted.refl"]
     outputs = ["corrected.expt", "corrected.refl", "corrected.json"]
     step = _step("diffuse_correct", sweep.folder, models, outputs, parameters)
-    step.args = [f"background={path.resolve()}" for path in background]
+    step.args = [f"background={os.path.relpath(path, sweep.folder)}" for path in background]
     if background:
         step.args.append(f"background_model.scale={','.join(map(str, scale))}")
     return step

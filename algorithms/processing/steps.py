@@ -17,6 +17,7 @@ from dials_diffuse.algorithms.processing.record import Record, key_of, relative
 logger = logging.getLogger("dials.diffuse.process")
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_VALUE = re.compile(r"=\s*[\"']?([^\s\"']+)")
 _BUG_REPORT = re.compile(r"Please report this error at .*?: ")
 
 
@@ -43,7 +44,7 @@ class Step:
     outputs : sequence of str
         Names, or patterns, of the files that it must write in the folder.
     args : sequence of str
-        Further arguments; files in them by their full names.
+        Further arguments. Files that are values of parameters are inputs, too.
     phil : str
         Parameters as text: goes into ``<program>.phil``.
     aside : sequence of str
@@ -102,12 +103,14 @@ class Runner:
 
     def key(self, step: Step) -> str:
         """The hash of all that decides what the step gives."""
-        files = [(relative(path), self.record.hash(path)) for path in step.inputs]
-        named = [value.partition("=")[2] for value in step.args]
-        others = [
-            (name, self.record.hash(Path(name))) for name in named if os.path.isabs(name) and os.path.isfile(name)
-        ]
-        return key_of(self.version, step.program, files, others, list(step.args), step.phil, step.depends)
+        values = {value for text in (step.phil, *step.args) for value in _VALUE.findall(text)}
+        named = [step.folder / value for value in sorted(values) if os.path.isfile(step.folder / value)]
+        files = [(relative(path), self.record.hash(path)) for path in [*step.inputs, *named]]
+        return key_of(self.version, step.program, files, list(step.args), step.phil, step.depends)
+
+    def is_done(self, step: Step) -> bool:
+        """Whether nothing is left to do."""
+        return self.record.done(step.name, self.key(step)) is not None
 
     def run(self, step: Step) -> list[Path]:
         """Do a step; the files that it wrote.
@@ -168,17 +171,19 @@ def _message(errors: str, output: Path, status: int, step: Step) -> str:
     """The last thing a program said, in one line."""
     if status < 0:
         return f"it was ended by signal {-status}, perhaps for want of memory"
-    lines = [line.strip() for line in _COLOUR.sub("", errors).splitlines() if line.strip()]
-    starts = [
-        i for i, line in enumerate(lines) if re.match(r"(\w+\.)*(\w*(Error|Exception|Abort)|Sorry|usage)\b", line)
-    ]
+    said, printed = _lines(errors), _lines(output.read_text(errors="replace"))
+    starts = [i for i, line in enumerate(said) if re.match(r"(\w+\.)*\w*(Error|Exception|Abort|Sorry)\b", line)]
     if starts:
-        lines = lines[starts[-1] :]
-    if lines:
-        text = " ".join(lines[:4] if starts else lines[-1:])
-        return _BUG_REPORT.sub("", text).removeprefix("Sorry: ").rstrip(".")
-    if status == 0:
+        message = " ".join(said[starts[-1] : starts[-1] + 4])
+    elif status == 0:
         missing = [pattern for pattern in step.outputs if not any(step.folder.glob(pattern))]
-        return f"it wrote no {', '.join(missing)}"
-    lines = [line.strip() for line in output.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else f"it ended with status {status}"
+        reasons = [line for line in printed if "Error: " in line] or [line for line in printed if "n't " in line]
+        message = f"it wrote no {' and no '.join(missing)}{': ' * bool(reasons)}{''.join(reasons[-1:])}"
+    else:
+        message = (said or printed or [f"it ended with status {status}"])[-1]
+    return _BUG_REPORT.sub("", message).removeprefix("Sorry: ").rstrip(".")
+
+
+def _lines(text: str) -> list[str]:
+    """The lines that are not empty, without colours."""
+    return [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from dials.array_family import flex
 from dials.util import Sorry
+from dxtbx.imageset import ImageSetFactory
+from dxtbx.model import Experiment
 from dxtbx.model.experiment_list import ExperimentList
 from dxtbx.sequence_filenames import template_regex, template_string_number_index
 
@@ -221,6 +223,27 @@ def _reflections_of(
     own["id"] = numbers
     own["imageset_id"] = flex.int(len(own), 0)
     return own
+
+
+def one_image_each(experiments: ExperimentList) -> ExperimentList:
+    """Stills with an image set of one image each.
+
+    dials.import makes a sequence of stills, one experiment an image, of images whose headers call the rotation 0.
+    dials.stills_process (``do_import`` in 3.12 and 3.30) takes every image of the sequence for each of them.
+    """
+    stills = ExperimentList()
+    for experiment in experiments:
+        images = ImageSetFactory.imageset_from_anyset(experiment.imageset)
+        first = 0
+        if len(images) > 1:
+            first = experiment.scan.get_array_range()[0] - experiment.imageset.get_array_range()[0]
+        image = images[first : first + 1]
+        still = Experiment(imageset=image, beam=experiment.beam, detector=experiment.detector)
+        still.identifier = experiment.identifier
+        image.set_beam(experiment.beam, 0)
+        image.set_detector(experiment.detector, 0)
+        stills.append(still)
+    return stills
 
 
 def state_of(experiments: ExperimentList, reflections: flex.reflection_table | None, name: str) -> str:

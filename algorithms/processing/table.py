@@ -19,12 +19,15 @@ def table(sweeps: Sequence[Sweep]) -> str:
 
 def _row(name: str, found: dict) -> list[str]:
     cells = found.get("cells", [])
+    indexed = f"{100 * found['indexed'] / found['spots']:.1f} %" if found.get("spots") else ""
+    if "stills" in found:
+        indexed = f"{found['indexed stills']} of {found['stills']} stills"
     cell = " ".join(f"{value:.2f}" for value in cells[0][:3]) + "  " if cells else ""
     cell += " ".join(f"{value:.1f}" for value in cells[0][3:]) if cells else ""
     return [
         name,
         str(found.get("spots", "")),
-        f"{100 * found['indexed'] / found['spots']:.1f} %" if found.get("spots") else "",
+        indexed,
         ", ".join(f"{value:.3f}" for value in found.get("rmsd", [])),
         cell + (f" (of {len(cells)})" if len(cells) > 1 else ""),
         f"{found['mosaicity']:.3f}" if found.get("mosaicity") is not None else "",
