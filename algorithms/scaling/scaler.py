@@ -263,8 +263,8 @@ class MultiBatchScaler:
         open_ = np.flatnonzero(~linked | (errors > 0.5 * MEAN_LOOSENESS))
         if len(open_):
             logger.warning(
-                "Scaling: %s no voxel with sweep %d, directly or through others: the scale cannot be determined, and the "
-                "mean b is left at 1.",
+                "Scaling: %s no voxel with sweep %d, directly or through others: the scale cannot be determined, and "
+                "the mean b is left at 1.",
                 experiments_name(open_) + (" share" if len(open_) > 1 else " shares"),
                 np.flatnonzero(linked)[0],
             )
