@@ -58,7 +58,8 @@ def extract(
     Sorry
         If the input does not allow it.
     """
-    with _extracted(experiments, reflections, params, Path(tempfile.gettempdir())) as (parts, grid, _):
+    with _extracted(experiments, reflections, params, Path(tempfile.gettempdir())) as (parts, grid, masks):
+        experiments = ExperimentList([mask.experiment for mask in masks])
         table = parts.table(_identifiers(experiments))
     return Dataset(experiments, table, grid, [record] if record else [])
 
@@ -86,6 +87,7 @@ def extract_to_files(
     """
     with _extracted(experiments, reflections, params, Path(refl).resolve().parent) as (parts, grid, masks):
         named = attach_masks(masks, mask)
+        experiments = ExperimentList([mask.experiment for mask in masks])
         with whole_files(expt, refl, *named) as (expt_part, refl_part, *mask_parts):
             parts.write(refl_part, _identifiers(experiments))
             write_experiments(experiments, grid, [record], expt_part)
@@ -101,13 +103,18 @@ def _extracted(
     params: libtbx.phil.scope_extract,
     folder: Path,
 ) -> Iterator[tuple[TableParts, GlobalGrid, list[ExperimentMasks]]]:
-    """Extract into parts in a temporary folder, which is gone afterwards whatever happens."""
+    """Extract into parts in a temporary folder, which is gone afterwards whatever happens.
+
+    The masks are those of the experiments that are extracted, in order.
+    """
     check_experiments(experiments)
-    grid = GlobalGrid.from_experiments(experiments, params)
-    if np.prod(grid.shape, dtype=np.int64) > 2**31 - 2:
-        raise Sorry(f"The grid has too many voxels ({grid}): choose a smaller grid.ndiv or a larger d_min.")
+    chosen = chosen_experiments(experiments, params.extract.experiments)
+    grid = GlobalGrid.from_experiments(ExperimentList([experiments[number] for number in chosen]), params)
+    grid.check_size()
     logger.info("Grid: %s", grid)
     masks = make_masks(experiments, reflections, params, params.pixel_mask)
+    masks = [masks[number] for number in chosen]
+    experiments = ExperimentList([mask.experiment for mask in masks])
     warn_of_smearing(experiments, grid)
     with _temporary_folder(folder) as temporary:
         parts = TableParts(temporary)
@@ -203,6 +210,20 @@ def experiments_by_detector(experiments: ExperimentList) -> list[list[int]]:
         else:
             runs.append([number])
     return runs
+
+
+def chosen_experiments(experiments: ExperimentList, numbers: list[int] | None) -> list[int]:
+    """Numbers of the experiments to extract: those asked for, or all.
+
+    Raises
+    ------
+    Sorry
+        If there is none of a number.
+    """
+    numbers = list(range(len(experiments))) if numbers is None else sorted(set(numbers))
+    if numbers[-1] >= len(experiments):
+        raise Sorry(f"extract.experiments={numbers[-1]}: there are {len(experiments)}, which are counted from 0.")
+    return numbers
 
 
 def check_experiments(experiments: ExperimentList) -> None:

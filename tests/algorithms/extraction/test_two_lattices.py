@@ -21,7 +21,6 @@ from dials_diffuse.algorithms.merging.merge import merge
 from dials_diffuse.algorithms.simulation.compare import compare
 from dials_diffuse.algorithms.simulation.truth import Truth
 from dials_diffuse.command_line import diffuse_simulate
-from dials_diffuse.dataset import Dataset
 from dials_diffuse.parameters import parameters
 
 SIMULATION = (
@@ -60,11 +59,11 @@ def lattices(folder, request) -> tuple[ExperimentList, flex.reflection_table]:
 
 def chi_squared(folder: Path, experiments: ExperimentList, reflections: flex.reflection_table) -> float:
     """Of the map of the first lattice, whose diffuse scattering is all there is, away from its own Bragg points."""
-    dataset = extract(experiments, reflections, parameters("extract", *OPTIONS))
+    dataset = extract(experiments, reflections, parameters("extract", *OPTIONS, "extract.experiments=0"))
+    assert list(dataset.experiments.identifiers()) == [experiments[0].identifier]
     correct(dataset, parameters("correct"))
-    first = dataset.observations.select(dataset.observations["id"] == 0)
-    first["inverse_scale_factor"] = flex.double(len(first), 1.0)
-    merged = merge(Dataset(experiments[:1], first, dataset.grid), parameters("merge"))
+    dataset.observations["inverse_scale_factor"] = flex.double(len(dataset.observations), 1.0)
+    merged = merge(dataset, parameters("merge"))
     away = (merged.index % 5 != 0).any(axis=1)
     found = compare(
         Truth.from_file(folder / "truth.json"),
