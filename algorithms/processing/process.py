@@ -67,8 +67,8 @@ def _to_map(sweeps: list[Sweep], work: Work) -> None:
         if len(given) not in (0, 1, len(sweeps)):
             raise Sorry(f"{name} is given {len(given)} times for {len(sweeps)} sweeps: give it once, or once for each.")
     work.for_all(sweeps, lambda sweep, nproc: process_bragg(sweep, nproc, work))
-    check_cells(included(sweeps), values.check)
     bring_into_one_setting(sweeps, work)
+    check_cells(included(sweeps), values.check)
     numbers = {sweep.name: number for number, sweep in enumerate(sweeps)}
 
     def observe(sweep: Sweep, nproc: int) -> None:

@@ -11,6 +11,7 @@ from dials.array_family import flex
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.processing import dials_steps
+from dials_diffuse.algorithms.processing.numbers import cell_of
 from dials_diffuse.algorithms.processing.record import key_of
 from dials_diffuse.algorithms.processing.steps import LeftOut
 from dials_diffuse.algorithms.processing.sweeps import Sweep
@@ -22,7 +23,8 @@ logger = logging.getLogger("dials.diffuse.process")
 def bring_into_one_setting(sweeps: Sequence[Sweep], work: Work) -> None:
     """Compare the Bragg intensities of all integrated sweeps, and reindex where need be.
 
-    Sets ``numbers["settings"]``, one for each lattice, ``numbers["operator"]`` and, after dials.reindex, ``files``.
+    Sets ``numbers["settings"]``, one for each lattice, ``numbers["operator"]`` and, after dials.reindex, ``files`` and
+    ``numbers["cells"]``.
     """
     compared = [sweep for sweep in included(sweeps) if sweep.state == "integrated" and not sweep.is_stills]
     if len(compared) < len(included(sweeps)):
@@ -106,3 +108,5 @@ def _reindex(sweep: Sweep, work: Work) -> None:
     sweep.numbers["operator"] = operator
     if operator != "h,k,l" or group:
         sweep.files = work.runner.run(dials_steps.reindex(sweep, operator, group, work.parameters))
+        experiments = ExperimentList.from_file(sweep.files[0], check_format=False)
+        sweep.numbers["cells"] = [cell_of(experiment.crystal) for experiment in experiments]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dials.array_family import flex
+from dials_session import dials
 from dxtbx.model.experiment_list import ExperimentList
 from processed import ARGS, IMAGES, OURS, files_of_sweep, make_processed
 from small_session import program
@@ -101,14 +102,17 @@ def test_a_corrupt_image(folder, caplog):
     assert len(ExperimentList.from_file("scaled.expt", check_format=False)) == 1
 
 
-def test_from_indexed_and_integrated_files(made, tmp_path, monkeypatch):
-    """Sweeps in different states, in any order of files, give the map that the images give."""
+def test_from_files_in_different_states_and_settings(made, tmp_path, monkeypatch):
+    """Sweeps in different states, one with its axes called otherwise, give the map that the images give."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(made / "images", "images")
-    files = [*files_of_sweep(made, "sweep_1", "indexed"), *reversed(files_of_sweep(made, "sweep_2", "integrated"))]
-    program("process")([*files, *OURS])
-    assert {"sweep_1/refine", "sweep_1/integrate", "sweep_2/diffuse_extract"} <= set(ran())
-    assert not {"sweep_1/index", "sweep_2/refine", "sweep_2/integrate"} & set(ran())
+    dials(tmp_path, "reindex", *files_of_sweep(made, "sweep_2", "integrated"), "change_of_basis_op=l,h,k")
+    program("process")([*files_of_sweep(made, "sweep_1", "indexed"), "reindexed.refl", "reindexed.expt", *OURS])
+    assert {"sweep_1/refine", "sweep_1/integrate", "sweep_2/reindex", "sweep_2/diffuse_extract"} <= set(ran())
+    assert not {"sweep_1/index", "sweep_1/reindex", "sweep_2/refine", "sweep_2/integrate"} & set(ran())
+    found = json.loads(Path("process.json").read_text())["sweeps"]["sweep_2"]
+    assert found["operator"] == "k,l,h"
+    assert found["cells"][0][:3] == pytest.approx([20, 22, 24], abs=0.05)
     maps = [read_map(path / "merged.nxs").intensity for path in (tmp_path, made)]
     both = np.isfinite(maps[0]) & np.isfinite(maps[1])
     assert both.sum() > 0.9 * np.isfinite(maps[1]).sum()
