@@ -21,7 +21,8 @@ space_group = None
   .help = "For dials.index, and so for the map. P1 if not given."
 integration = True
   .type = bool
-  .help = "Integrate the Bragg reflections, for mosaicity, and to index all sweeps consistently. One sweep needs it not."
+  .help = "Integrate the Bragg reflections: tells the mosaicity, and serves to bring all sweeps into one setting. A"
+          "single sweep can do without."
 state = *auto imported indexed refined integrated
   .type = choice
   .help = "How far the .expt and .refl files given are processed. auto: seen from what they hold."
