@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 
 import numpy as np
 from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import IncorrectFormatError, flumpy
+from dxtbx.format.Registry import get_format_class_for_file
 from dxtbx.imageset import ImageSequence, ImageSet
 from dxtbx.model import Experiment, Panel
 
@@ -149,15 +151,48 @@ def exposure_times(experiment: Experiment) -> np.ndarray | None:
     """Exposure time of each frame in seconds; None where the images do not tell.
 
     A sweep that was imported by template has the time of its first image only: the others are taken to have it too.
+    Stills have no scan to tell: their images are asked, if they are there.
     """
-    if experiment.scan is None:
+    if experiment.scan is not None:
+        times = np.array(experiment.scan.get_exposure_times(), dtype=float)
+    elif experiment.imageset is not None:
+        times = np.array([_time_of_image(experiment.imageset, index) for index in range(len(experiment.imageset))])
+    else:
         return None
-    times = np.array(experiment.scan.get_exposure_times(), dtype=float)
     known = times > 0
     if not known.any():
         return None
     times[~known] = times[known][0]
     return times
+
+
+def _time_of_image(imageset: ImageSet, index: int) -> float:
+    """Exposure time in seconds that an image itself tells, 0 if it does not."""
+    path = imageset.get_path(index)
+    try:
+        times = _times_in_file(path, os.stat(path).st_mtime_ns)
+    except Exception:  # it is gone, or whatever a format class raises: reading it will say so
+        return 0.0
+    number = imageset.indices()[index] if imageset.data().has_single_file_reader() else 0
+    return times[min(number, len(times) - 1)]
+
+
+@lru_cache(maxsize=4096)
+def _times_in_file(path: str, modified: int) -> tuple[float, ...]:
+    """Exposure times in seconds of the images in a file: one for each, or one for all. ``modified`` is its version.
+
+    dxtbx makes no scan of NeXus files without an axis that turns. ``frame_time`` is what it takes for sweeps.
+    """
+    format_class = get_format_class_for_file(path)
+    instance = format_class.get_instance(path)
+    if scan := instance.get_scan():
+        return tuple(scan.get_exposure_times())
+    import h5py
+
+    with h5py.File(path, "r", swmr=True) as handle:
+        detector = format_class._get_nxmx(instance, handle).entries[0].instruments[0].detectors[0]
+        times = detector.frame_time if detector.frame_time is not None else detector.count_time
+        return tuple(np.atleast_1d(times.to("seconds").magnitude).astype(float).tolist())
 
 
 def sweep_name(experiment: Experiment) -> str:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import libtbx.phil
 import numpy as np
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from dials_diffuse.algorithms.correction.local_rate import smooth_rate
 from dials_diffuse.algorithms.masking.mask_file import PixelMask, read_mask
 from dials_diffuse.images import dynamic_mask, exposure_times, frame_arrays, static_mask, trusted_limits
+from dials_diffuse.log_levels import experiments_name
 
 logger = logging.getLogger("dials.diffuse.correction")
 
@@ -138,38 +140,50 @@ def background_maps(experiments: Iterable[Experiment], params: libtbx.phil.scope
         If a file cannot be read, or does not belong to the experiments.
     """
     experiments = list(experiments)
-    backgrounds = [(name, experiment) for name in params.background if name for experiment in _load(name)]
+    backgrounds = [(name, series) for name in params.background if name for series in _load(name)]
     if not backgrounds:
         return None
     if len(backgrounds) not in (1, len(experiments)):
         raise Sorry(
             f"There are {len(backgrounds)} background experiments for {len(experiments)} experiments: give one for "
-            "all, or one for each in their order."
+            "all, or one for each in their order. (Stills of one detector, in one file, count as one.)"
         )
     scales = params.background_model.scale
     if len(scales) not in (1, len(backgrounds)):
         raise Sorry(f"background_model.scale has {len(scales)} values for {len(backgrounds)} background experiments.")
-    for i, experiment in enumerate(experiments):
-        name, background = backgrounds[i if len(backgrounds) > 1 else 0]
-        check_same_pixels(experiment.detector, background.detector, name)
-        if (exposure_times(experiment) is None) != (exposure_times(background) is None):
-            logger.warning(
-                "The exposure times of experiment %d and of %s cannot be compared (one of them is unknown and taken as "
-                "1 s a frame): give their ratio by background_model.scale.",
-                i,
-                name,
-            )
+    if params.background_model.rotation_bins > 1 and any(_is_still(experiment) for experiment in experiments):
+        raise Sorry("There are stills among the data, which have no rotation: use background_model.rotation_bins=1.")
+    of_background = [list(range(len(experiments)))] if len(backgrounds) == 1 else [[i] for i in range(len(experiments))]
+    for (name, series), numbers in zip(backgrounds, of_background):
+        for number in numbers:
+            check_same_pixels(experiments[number].detector, series[0].detector, name)
+        _warn_of_unknown_times(name, series, experiments, numbers)
     scales = list(scales) * (len(backgrounds) // len(scales))
     maps = [
         measure_background(
-            background,
+            series,
             params.background_model,
             name,
-            _masks(experiments if len(backgrounds) == 1 else [experiments[i]], params.background_model.mask),
-        ).scaled(scales[i])
-        for i, (name, background) in enumerate(backgrounds)
+            _masks([experiments[number] for number in numbers], params.background_model.mask),
+        ).scaled(scale)
+        for (name, series), numbers, scale in zip(backgrounds, of_background, scales)
     ]
     return maps if len(maps) > 1 else maps * len(experiments)
+
+
+def _warn_of_unknown_times(
+    name: str, series: list[Experiment], experiments: list[Experiment], numbers: list[int]
+) -> None:
+    """Warn if the exposure times of a background, or those of its experiments, are known and the other's are not."""
+    known = all(exposure_times(experiment) is not None for experiment in series)
+    odd = [number for number in numbers if (exposure_times(experiments[number]) is not None) != known]
+    if odd:
+        logger.warning(
+            "The exposure times of %s and of %s cannot be compared (one of them is unknown and taken as "
+            "1 s a frame): give their ratio by background_model.scale.",
+            experiments_name(odd),
+            name,
+        )
 
 
 def check_same_pixels(detector: Detector, background: Detector, name: str) -> None:
@@ -197,26 +211,43 @@ def _describe(detector: Detector) -> str:
     return f"{count} panel{'s' * (count > 1)} of {' x '.join(map(str, detector[0].get_image_size()))} pixels"
 
 
-def _load(name: str | os.PathLike) -> list[Experiment]:
-    """Experiments of a background file, with their images."""
+def _load(name: str | os.PathLike) -> list[list[Experiment]]:
+    """The backgrounds in a file, with their images: each sweep is one, and all stills of one detector are."""
     try:
         experiments = list(ExperimentList.from_file(os.fspath(name), check_format=True))
     except Exception as error:  # no such file, not an experiment list, images that have gone
         raise Sorry(f"The background {name} cannot be read: {error}. Give an .expt file of dials.import.") from error
     if not experiments or any(experiment.imageset is None for experiment in experiments):
         raise Sorry(f"The background {name} holds no images: give an .expt file of dials.import.")
-    return experiments
+    series: dict[object, list[Experiment]] = {}
+    for number, experiment in enumerate(experiments):
+        sizes = tuple(panel.get_image_size() for panel in experiment.detector)
+        series.setdefault(sizes if _is_still(experiment) else number, []).append(experiment)
+    return list(series.values())
+
+
+def _is_still(experiment: Experiment) -> bool:
+    return experiment.scan is None or experiment.scan.is_still()
+
+
+def _images(experiment: Experiment) -> range:
+    """Numbers in its imageset, from 0, of an experiment's images: stills may have one imageset in common."""
+    imageset, scan = experiment.imageset, experiment.scan
+    if scan is None or scan.get_num_images() == len(imageset):
+        return range(len(imageset))
+    first = imageset.get_array_range()[0]
+    return range(scan.get_array_range()[0] - first, scan.get_array_range()[1] - first)
 
 
 def measure_background(
-    experiment: Experiment, params: libtbx.phil.scope_extract, name: str, masks: Iterable[PixelMask] = ()
+    series: list[Experiment], params: libtbx.phil.scope_extract, name: str, masks: Iterable[PixelMask] = ()
 ) -> BackgroundMap:
     """The background of one series of images.
 
     Parameters
     ----------
-    experiment : Experiment
-        With the images, no crystal needed.
+    series : list of Experiment
+        With the images, no crystal needed: a sweep, or any number of experiments of stills.
     params : libtbx.phil.scope_extract
         ``background_model``: ``half_width``, ``rotation_bins``.
     name : str
@@ -229,16 +260,17 @@ def measure_background(
     Sorry
         If an image cannot be read, or there is no rotation to be divided into bins.
     """
-    bins, count, scan = params.rotation_bins, len(experiment.imageset), experiment.scan
-    if bins > 1 and (scan is None or scan.is_still()):
+    bins, count = params.rotation_bins, sum(len(_images(experiment)) for experiment in series)
+    if bins > 1 and (len(series) > 1 or _is_still(series[0])):
         raise Sorry(f"The background images of {name} have no rotation: use background_model.rotation_bins=1.")
     if bins > count:
         raise Sorry(f"background_model.rotation_bins={bins}, but {name} holds only {count} images: use fewer bins.")
     borders = np.linspace(0, count, bins + 1).round().astype(int)
     rates, variances = [], []
+    frames = _frames(series, masks)
     with tqdm(total=count, desc="Background", unit="image", disable=None, leave=False) as progress:
         for begin, end in zip(borders[:-1], borders[1:]):
-            sums = sum_frames(_frames(experiment, int(begin), int(end), masks))
+            sums = sum_frames(islice(frames, int(end - begin)))
             maps = [smooth_rate(counts, seconds, params.half_width) for counts, seconds in sums]
             rates.append([rate.astype(np.float32) for rate, _ in maps])
             variances.append([variance.astype(np.float32) for _, variance in maps])
@@ -247,7 +279,7 @@ def measure_background(
     logger.info("Background of %s: %d images, mean rate %.4g photons per pixel and second", name, count, np.mean(means))
     if bins == 1:
         return BackgroundMap(rates, variances, np.array([-np.inf, np.inf]))
-    first, width = scan.get_oscillation(deg=False)
+    first, width = series[0].scan.get_oscillation(deg=False)
     edges = first + borders * width
     if width < 0:
         rates, variances, edges = rates[::-1], variances[::-1], edges[::-1]
@@ -255,21 +287,24 @@ def measure_background(
 
 
 def _frames(
-    experiment: Experiment, begin: int, end: int, masks: Iterable[PixelMask]
+    series: list[Experiment], masks: Iterable[PixelMask]
 ) -> Iterator[tuple[list[np.ndarray], list[np.ndarray], float]]:
     """Images one by one, as :func:`sum_frames` takes them: photons = (ADU - pedestal) / gain; masked by the format, the
     trusted range, the goniometer's shadow and the given masks."""
-    imageset, detector = experiment.imageset, experiment.detector
-    exposures = exposure_times(experiment)
-    static = static_mask(imageset)
-    for mask in masks:
-        static = [good & given for good, given in zip(static, mask)]
-    for i in range(begin, end):
-        raw = frame_arrays(imageset, i)
-        shadow = dynamic_mask(imageset, experiment, i) or [True] * len(detector)
-        counts, valid = [], []
-        for panel, values, good, lit in zip(detector, raw, static, shadow):
-            lowest, highest = trusted_limits(panel, values.dtype)
-            counts.append((values - panel.get_pedestal()) / panel.get_gain())
-            valid.append((values >= lowest) & (values <= highest) & good & lit)
-        yield counts, valid, 1.0 if exposures is None else float(exposures[i])
+    for experiment in series:
+        imageset, detector = experiment.imageset, experiment.detector
+        static = static_mask(imageset)
+        for mask in masks:
+            static = [good & given for good, given in zip(static, mask)]
+        images, exposures = _images(experiment), exposure_times(experiment)
+        if exposures is None:
+            exposures = np.ones(len(images))
+        for i, exposure in zip(images, exposures):
+            raw = frame_arrays(imageset, i)
+            shadow = dynamic_mask(imageset, experiment, i) or [True] * len(detector)
+            counts, valid = [], []
+            for panel, values, good, lit in zip(detector, raw, static, shadow):
+                lowest, highest = trusted_limits(panel, values.dtype)
+                counts.append((values - panel.get_pedestal()) / panel.get_gain())
+                valid.append((values >= lowest) & (values <= highest) & good & lit)
+            yield counts, valid, float(exposure)

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import libtbx.phil
 import numpy as np
-from dials.array_family import flex
 from dials.util import tabulate
 from dxtbx import flumpy
 
@@ -16,13 +15,15 @@ from dials_diffuse.algorithms.correction.combined import CombinedCorrection
 from dials_diffuse.algorithms.correction.geometry import PixelGeometry
 from dials_diffuse.dataset import Dataset
 from dials_diffuse.grid import miller_index_to_numpy
+from dials_diffuse.log_levels import DETAILED, experiments_name
 
 logger = logging.getLogger("dials.diffuse.correction")
 
 #: Observations whose geometry is computed at once, to bound the temporaries.
 CHUNK = 1 << 20
 
-#: Fewer observations than this do not make a resolution shell.
+#: Fewer observations, or photons above the background, than this do not make a resolution shell: weights that follow
+#: the noise of n photons bias a mean over many such shells (of weak stills, say) by 1 / n.
 MIN_SHELL = 100
 
 
@@ -107,12 +108,11 @@ def add_intensity(dataset: Dataset, shells: int) -> None:
         flumpy.to_numpy(observations[name])
         for name in ("counts", "response", "background.sum.value", "background.sum.variance")
     )
-    q = dataset.grid.q(miller_index_to_numpy(observations["miller_index"]))
-    ids = flumpy.to_numpy(observations["id"])
+    index = miller_index_to_numpy(observations["miller_index"])
     expected = np.empty(len(observations))
-    for experiment in np.unique(ids):
-        rows = ids == experiment
-        expected[rows] = expected_counts(counts[rows], background[rows], response[rows], q[rows], shells)
+    for _, rows in rows_by_key(flumpy.to_numpy(observations["id"])):
+        q = dataset.grid.q(index[rows])
+        expected[rows] = expected_counts(counts[rows], background[rows], response[rows], q, shells)
     observations["intensity.sum.value"] = flumpy.from_numpy((counts - background) / response)
     observations["intensity.sum.variance"] = flumpy.from_numpy((expected + background_variance) / response**2)
 
@@ -134,13 +134,16 @@ def expected_counts(
     q : ndarray, shape (n,), float
         |q| in 1/Angstrom.
     shells : int
-        Of equal numbers of observations, but not fewer than :data:`MIN_SHELL` each.
+        Of equal numbers of observations, but each of not fewer than :data:`MIN_SHELL`, and of as many photons: those
+        that, without background, would be known as well (excess^2 / counts).
 
     Returns
     -------
     ndarray, shape (n,), float
     """
-    shells = max(min(shells, len(q) // MIN_SHELL), 1)
+    total_counts, total_excess = counts.sum(), max(float(np.sum(counts - background)), 0.0)
+    photons = total_excess**2 / max(total_counts, 1.0)
+    shells = max(min(shells, len(q) // MIN_SHELL, int(photons / MIN_SHELL)), 1)
     edges = np.quantile(q, np.linspace(0, 1, shells + 1)[1:-1])
     shell = np.searchsorted(edges, q, side="right")
     excess = np.bincount(shell, counts - background, shells)
@@ -162,18 +165,25 @@ def panels(dataset: Dataset) -> Iterator[tuple[int, np.ndarray, PixelGeometry]]:
         Where they were made.
     """
     observations = dataset.observations
-    ids = flumpy.to_numpy(observations["id"]).astype(np.int64)
-    panel = flumpy.to_numpy(flex.int(observations["panel"].as_int())).astype(np.int64)
-    xyz = flumpy.to_numpy(observations["xyzobs.px.value"])
     panel_count = max(len(experiment.detector) for experiment in dataset.experiments)
-    key = ids * panel_count + panel
-    order = np.argsort(key, kind="stable")
-    keys, starts = np.unique(key[order], return_index=True)
-    for group, start, stop in zip(keys, starts, [*starts[1:], len(order)]):
-        experiment, panel_index = divmod(int(group), panel_count)
-        for begin in range(start, stop, CHUNK):
-            rows = order[begin : min(begin + CHUNK, stop)]
+    key = flumpy.to_numpy(observations["id"]).astype(np.int64)
+    key *= panel_count
+    key += flumpy.to_numpy(observations["panel"].as_int())
+    xyz = flumpy.to_numpy(observations["xyzobs.px.value"])
+    for group, rows_of_group in rows_by_key(key):
+        experiment, panel_index = divmod(group, panel_count)
+        for begin in range(0, len(rows_of_group), CHUNK):
+            rows = rows_of_group[begin : begin + CHUNK]
             yield experiment, rows, PixelGeometry(dataset.experiments[experiment], panel_index, xyz[rows])
+
+
+def rows_by_key(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """The different keys, increasing, and the rows of each, shape (n,), int: sorted once for however many keys."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    starts = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    for rows in np.split(order, starts) if len(order) else ():
+        yield int(keys[rows[0]]), rows
 
 
 def report(dataset: Dataset, corrections: CombinedCorrection) -> dict:
@@ -205,17 +215,19 @@ def report(dataset: Dataset, corrections: CombinedCorrection) -> dict:
         }
         for i, number in enumerate(np.bincount(ids, minlength=n))
     ]
-    for i, e in enumerate(experiments):
-        if e["background"] > e["photons"]:
-            logger.warning(
-                "Experiment %d has fewer photons than its background: are the exposure times of both right? "
-                "(background_model.scale corrects for a different beam.)",
-                i,
-            )
-    rows = [
-        [i, e["observations"], f"{e['photons']:.4g}", f"{e['background']:.4g}", f"{e['mean_intensity'] or 0:.4g}"]
-        for i, e in enumerate(experiments)
-    ]
-    header = ["experiment", "observations", "photons", "of these background", "mean intensity"]
-    logger.info("\nExperiments:\n%s", tabulate(rows, header))
+    if low := [i for i, e in enumerate(experiments) if e["background"] > e["photons"]]:
+        logger.warning(
+            "Fewer photons than background in %s: are the exposure times of both right? (background_model.scale "
+            "corrects for a different beam.)",
+            experiments_name(low),
+        )
+    lines = [[e["observations"], e["photons"], e["background"], e["mean_intensity"] or 0] for e in experiments]
+    columns = ["observations", "photons", "of these background", "mean intensity"]
+    if n <= DETAILED:
+        rows = [[i, line[0], *(f"{x:.4g}" for x in line[1:])] for i, line in enumerate(lines)]
+        logger.info("\nExperiments:\n%s", tabulate(rows, ["experiment", *columns]))
+    else:
+        shares = {"least": 0, "quarter": 25, "median": 50, "three quarters": 75, "most": 100}
+        rows = [[name, *(f"{x:.4g}" for x in np.percentile(lines, share, axis=0))] for name, share in shares.items()]
+        logger.info("\nExperiments:\n%s", tabulate(rows, [f"of {n} experiments", *columns]))
     return {"corrections": factors, "experiments": experiments}

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from dials.util import Sorry
 from dxtbx import flumpy
-from dxtbx.model import BeamFactory, Detector, GoniometerFactory, ScanFactory
-from dxtbx.model.experiment_list import ExperimentListFactory
+from dxtbx.imageset import ImageSetFactory
+from dxtbx.model import BeamFactory, Detector, DetectorFactory, Experiment, GoniometerFactory, ScanFactory
+from dxtbx.model.experiment_list import ExperimentList, ExperimentListFactory
 
 from dials_diffuse.algorithms.simulation.cbf import Header, write_image
 from dials_diffuse.algorithms.simulation.instrument import GAP, MODULE
 from dials_diffuse.algorithms.simulation.nxmx import NXmxWriter
-from dials_diffuse.images import frame_arrays
+from dials_diffuse.algorithms.simulation.smv import write_smv
+from dials_diffuse.images import exposure_times, frame_arrays
 
 
 def counts(shape, seed):
@@ -117,3 +119,40 @@ def test_modules_of_a_nexus_file_are_read_in_time(tmp_path):
         seconds[len(imageset.get_detector())] = process_time() - began
         assert all(np.array_equal(np.concatenate(frame), counts((1024, 1024), i)) for i, frame in enumerate(frames))
     assert seconds[32] < 6 * seconds[1]  # 20 times and more without
+
+
+def as_still(path):
+    """An experiment of one image without scan, as DIALS has stills."""
+    imageset = ImageSetFactory.make_imageset([str(path)])
+    return Experiment(detector=imageset.get_detector(0), beam=imageset.get_beam(0), imageset=imageset)
+
+
+def test_stills_tell_their_exposure_times(tmp_path, pilatus):
+    """CBF, SMV and NeXus; whether the images were opened with the experiments or not; unknown if they are gone."""
+    files, images = pilatus
+    detector = DetectorFactory.simple("PAD", 100, (10, 10), "+x", "-y", (0.1, 0.1), (300, 200), (-1, 1000))
+    detector[0].set_material("Si")
+    detector[0].set_thickness(0.45)
+    smv = tmp_path / "ccd_0001.img"
+    header = {"exposure": 0.4, "start": 0, "width": 0, "gain": 1, "pedestal": 0, "image_number": 1}
+    geometry = {"beam": BeamFactory.simple(1.0), "panel": detector[0], "distance": 100, "beam_centre_px": (10, 10)}
+    write_smv(smv, counts((200, 300), 1) + 2, **geometry, **header)
+    parts = {"beam": BeamFactory.simple(1.0), "detector": detector, "goniometer": None, "scan": None}
+    nexus = {"told": tmp_path / "told.nxs", "silent": tmp_path / "silent.nxs"}
+    for name, exposure in (("told", 0.3), ("silent", None)):
+        with NXmxWriter(nexus[name], exposure=exposure, **parts) as writer:
+            for frame in range(2):
+                writer.write(frame, (counts((200, 300), frame),))
+    stills = ExperimentList([as_still(files[0]), as_still(smv)])
+    for name in ("told", "silent"):
+        stills.extend(ExperimentListFactory.from_filenames([str(nexus[name])]))
+    assert all(experiment.scan is None for experiment in stills)
+    expected = [0.1, 0.4, 0.3, 0.3, None, None]
+    stills.as_json(str(tmp_path / "stills.expt"))
+    for check_format in (True, False):
+        for experiment, time in zip(ExperimentList.from_file(tmp_path / "stills.expt", check_format), expected):
+            found = exposure_times(experiment)
+            assert found is None if time is None else found.tolist() == [time]
+    files[0].unlink()
+    assert exposure_times(stills[0]) is None
+    assert exposure_times(Experiment(detector=detector)) is None

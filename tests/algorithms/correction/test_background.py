@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from correction_data import flat_detector, make_experiment, write_images
 from dials.util import Sorry
+from dxtbx.imageset import ImageSetFactory
 from dxtbx.model import Experiment
-from dxtbx.model.experiment_list import ExperimentList
+from dxtbx.model.experiment_list import ExperimentList, ExperimentListFactory
 
 from dials_diffuse.algorithms.correction.background import (
     BackgroundMap,
@@ -17,6 +18,7 @@ from dials_diffuse.algorithms.correction.background import (
 )
 from dials_diffuse.algorithms.correction.local_rate import find_outliers, smooth_rate
 from dials_diffuse.algorithms.masking.mask_file import write_mask
+from dials_diffuse.algorithms.simulation.nxmx import NXmxWriter
 from dials_diffuse.phil_scope.correct import phil_scope
 
 SHAPE = (220, 260)
@@ -130,7 +132,7 @@ def test_images_are_read_with_gain_pedestal_and_mask(tmp_path):
     experiment = write_images(tmp_path, images, exposure=0.5, width=10)[0]
     params = phil_scope.extract().background_model
     params.half_width = 0
-    background = measure_background(experiment, params, "bkg.expt")
+    background = measure_background([experiment], params, "bkg.expt")
     total = np.sum(images, axis=0)
     expected = total / 2.0
     expected[5, 5] = (total[5, 5] + 1) / 1.5
@@ -143,7 +145,7 @@ def test_images_are_read_with_gain_pedestal_and_mask(tmp_path):
     experiment.detector[0].set_gain(2.0)
     experiment.detector[0].set_pedestal(0.0)
     experiment.imageset.set_detector(experiment.detector)
-    background = measure_background(experiment, params, "bkg.expt", [(mask,)])
+    background = measure_background([experiment], params, "bkg.expt", [(mask,)])
     assert np.allclose(background.edges, np.radians([0, 20, 40]))
     for i in range(2):
         expected = (images[2 * i] + images[2 * i + 1])[10:, :50] / 2.0
@@ -239,3 +241,54 @@ def test_unknown_exposure_of_one_side_warns(tmp_path, caplog):
     still = Experiment(beam=model.beam, detector=model.detector, crystal=model.crystal)
     background_maps([still], parameters([name]))
     assert "background_model.scale" in caplog.text
+
+
+def write_stills(folder, images, exposure):
+    """Names of .expt files: as DIALS imports CBF stills (experiments that share an imageset), as stills of one imageset
+    each without scan, and as one imageset of all."""
+    imported = write_images(folder, images, exposure, width=0)
+    assert len(imported) == len(imported[0].imageset) == len(images)
+    paths = imported[0].imageset.paths()
+    models = {"beam": imported[0].beam, "detector": imported[0].detector}
+    one_each, together = ExperimentList(), ExperimentList()
+    for path in paths:
+        one_each.append(Experiment(imageset=ImageSetFactory.make_imageset([path]), **models))
+    together.append(Experiment(imageset=ImageSetFactory.make_imageset(paths), **models))
+    for name, experiments in (("imported", imported), ("one_each", one_each), ("together", together)):
+        experiments.as_json(str(folder / f"{name}.expt"))
+        yield str(folder / f"{name}.expt")
+
+
+def test_stills_are_one_background(tmp_path, caplog):
+    """However they are imported, with the exposure times that the images tell."""
+    rng = np.random.default_rng(5)
+    images = [rng.poisson(level, (150, 200)) for level in (1, 3, 8)]
+    for name in write_stills(tmp_path, images, 0.25):
+        data = flat_experiments(2)
+        maps = background_maps(data, parameters([name], half_width=0))
+        assert maps[0] is maps[1]
+        assert np.allclose(maps[0].rate[0][0], np.sum(images, axis=0) / 0.75)
+        with pytest.raises(Sorry, match=r"no rotation.*rotation_bins=1"):
+            background_maps(data, parameters([name], rotation_bins=2))
+    assert "WARNING" not in [record.levelname for record in caplog.records]
+    sweep = write_background(tmp_path / "sweep")
+    with pytest.raises(Sorry, match=r"stills among the data.*rotation_bins=1"):
+        background_maps(list(ExperimentList.from_file(name)), parameters([sweep], rotation_bins=2))
+
+
+def test_stills_of_a_nexus_file_are_one_background(tmp_path):
+    model = make_experiment(0, flat_detector())
+    panel = model.detector[0]
+    panel.set_material("Si")
+    panel.set_thickness(0.45)
+    rng = np.random.default_rng(6)
+    images = [rng.poisson(2, (150, 200)) for _ in range(3)]
+    parts = {"beam": model.beam, "detector": model.detector, "goniometer": None, "scan": None}
+    with NXmxWriter(tmp_path / "bkg.nxs", exposure=0.5, **parts) as writer:
+        for number, image in enumerate(images):
+            writer.write(number, (image,))
+    experiments = ExperimentListFactory.from_filenames([str(tmp_path / "bkg.nxs")])
+    assert len(experiments) == 3
+    experiments.as_json(str(tmp_path / "bkg.expt"))
+    (background,) = background_maps(flat_experiments(1), parameters([str(tmp_path / "bkg.expt")], half_width=0))
+    assert np.allclose(background.rate[0][0], np.sum(images, axis=0) / 1.5)

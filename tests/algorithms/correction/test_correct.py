@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 from correction_data import GRID, flat_detector, make_dataset, make_experiment, tilted_detector, write_images
@@ -111,6 +113,46 @@ def test_expected_counts_are_shell_means():
     assert np.allclose(expected, counts, rtol=0.03)
     assert np.allclose(expected_counts(counts, b, g, q, 1), g * np.sum(counts - b) / np.sum(g) + b)
     assert (expected_counts(np.zeros(50), b[:50], g[:50], q[:50], 20) > b[:50]).all()  # never zero, few observations
+
+
+def test_weak_stills_are_not_weighted_by_their_own_noise():
+    """0.15 photons an observation: shells of a hundred observations would hold 15 and follow their noise."""
+    rng = np.random.default_rng(6)
+    sums = np.zeros(2)
+    for _ in range(300):
+        q = rng.uniform(0.1, 0.5, 3000)
+        g = rng.uniform(0.5, 2, 3000)
+        true = 0.4 * np.exp(-4 * q)
+        background = np.full(3000, 0.05)
+        counts = rng.poisson(g * true + background).astype(float)
+        weight = g**2 / expected_counts(counts, background, g, q, 50)
+        sums += np.sum(weight * (counts - background) / g), np.sum(weight * true)
+    assert sums[0] / sums[1] == pytest.approx(1, abs=0.015)
+
+
+def test_many_experiments_are_summed_up(caplog):
+    """25 stills with their rows in any order: as each would be alone, and a table that does not list them."""
+    caplog.set_level(logging.INFO, logger="dials")
+    model = make_experiment(0, flat_detector())
+    parts = {"beam": model.beam, "detector": model.detector, "crystal": model.crystal}
+    stills = [Experiment(identifier=f"still-{i}", **parts) for i in range(25)]
+    dataset = make_dataset(stills, n=150)
+    rng = np.random.default_rng(2)
+    counts = rng.poisson(3, len(dataset.observations)).astype(float)
+    dataset.observations["counts"] = flumpy.from_numpy(counts)
+    corrections = CombinedCorrection(phil_scope.extract().correction)
+    correct(dataset, phil_scope.extract(), corrections)
+    ids, variance = column(dataset, "id"), column(dataset, "intensity.sum.variance")
+    g = column(dataset, "response")
+    q = GRID.q(miller_index_to_numpy(dataset.observations["miller_index"]))
+    assert (np.diff(ids) < 0).any()
+    for still in range(25):
+        rows = np.flatnonzero(ids == still)
+        alone = expected_counts(counts[rows], np.zeros(150), g[rows], q[rows], 50)
+        assert np.allclose(variance[rows], alone / g[rows] ** 2, rtol=1e-12)
+    summary = report(dataset, corrections)
+    assert [one["photons"] for one in summary["experiments"]] == np.bincount(ids, counts).tolist()
+    assert "of 25 experiments" in caplog.text and caplog.text.count("\n") < 30
 
 
 def test_an_empty_table():
