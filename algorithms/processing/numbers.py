@@ -15,13 +15,13 @@ def spot_numbers(reflections: flex.reflection_table) -> dict:
 
 
 def refinement_numbers(experiments: ExperimentList, reflections: flex.reflection_table) -> dict:
-    """RMSDs of the spots used in refinement, in pixels and images, and the mean cell of each crystal."""
+    """RMSDs of the spots used in refinement, in pixels and (not of stills) images; mean cell of each crystal."""
     used = reflections.get_flags(reflections.flags.used_in_refinement)
     numbers: dict = {"cells": [cell_of(experiment.crystal) for experiment in experiments]}
     if used.count(True):
         chosen = reflections.select(used)
         delta = flumpy.to_numpy(chosen["xyzcal.px"] - chosen["xyzobs.px.value"])
-        numbers["rmsd"] = np.sqrt((delta**2).mean(axis=0)).tolist()
+        numbers["rmsd"] = np.sqrt((delta**2).mean(axis=0)).tolist()[: 2 if experiments[0].scan is None else 3]
     return numbers
 
 
