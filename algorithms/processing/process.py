@@ -78,6 +78,11 @@ def _to_map(sweeps: list[Sweep], work: Work) -> None:
 
     work.for_all(sweeps, observe)
     _report(sweeps)
+    if values.space_group is None and any(sweep.state == "imported" for sweep in sweeps):
+        logger.warning(
+            "No space_group is given, so DIALS indexed in P1 and the map has Friedel's symmetry alone. dials.symmetry "
+            "suggests one from a sweep's integrated.expt and integrated.refl."
+        )
     if not included(sweeps):
         raise Sorry("There is no map, because all sweeps are left out: the reasons are above.")
     try:
