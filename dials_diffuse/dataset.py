@@ -153,7 +153,7 @@ class Dataset:
         for dataset in datasets:
             table = dataset.observations
             identifiers = dict(table.experiment_identifiers())
-            _forget_identifiers(table)
+            forget_identifiers(table)
             _check_new(dataset.experiments, experiments, "a second data set")
             table["id"] += len(experiments)
             for key, identifier in identifiers.items():
@@ -200,7 +200,7 @@ def models_and_reflections(session: Session) -> tuple[ExperimentList, flex.refle
         old = flumpy.to_numpy(table["id"])
         new = np.full(max([*identifiers, old.max(initial=0)]) + 2, -1, dtype=np.int32)  # the last is for id -1
         new[list(identifiers)] = [numbers[identifier] for identifier in identifiers.values()]
-        _forget_identifiers(table)
+        forget_identifiers(table)
         table["id"] = flumpy.from_numpy(new[old])
         reflections.extend(table)
     session.reflections.clear()
@@ -256,6 +256,7 @@ def _table_of(experiments: ExperimentList, tables: dict[str, flex.reflection_tab
     )
 
 
-def _forget_identifiers(table: flex.reflection_table) -> None:
+def forget_identifiers(table: flex.reflection_table) -> None:
+    """Take away a table's experiment identifiers, so that it can be joined to one with others."""
     for key in list(table.experiment_identifiers().keys()):
         del table.experiment_identifiers()[key]

@@ -19,6 +19,7 @@ from dxtbx.model import Detector, Experiment, Panel
 from scitbx import matrix
 
 from dials_diffuse.parallel import parallel_map
+from dials_diffuse.stills import is_still
 
 #: Rows of a panel whose rays are computed at once, to bound the temporaries.
 ROWS = 64
@@ -119,9 +120,12 @@ class IndexMapping:
         return self._at(z, crystal.num_scan_points, crystal.get_A_at_scan_point, crystal.get_A).reshape(3, 3)
 
     def crystal_frame(self, z: float) -> np.ndarray:
-        """S R(z) F, the rotation from the crystal frame at zero rotation into the laboratory; shape (3, 3)."""
+        """S R(z) F, the rotation from the crystal frame at zero rotation into the laboratory; shape (3, 3).
+
+        A still's crystal frame is the laboratory, as DIALS's predictor of stills takes it.
+        """
         scan, goniometer = self.experiment.scan, self.experiment.goniometer
-        if scan is None or goniometer is None:
+        if is_still(self.experiment) or goniometer is None:
             return np.eye(3)
         setting = self._at(
             z,

@@ -4,6 +4,7 @@ against the known answer. What DIALS cannot know from the headers (the true beam
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -83,30 +84,57 @@ def test_two_lattices(tmp_path):
     assert abs(found[1].correlation) < 0.3
 
 
-def test_stills(tmp_path):
-    """Every still has its own crystal, indexed and refined on its own; DIALS's files are the beginning.
+STILLS = (
+    "stills=True frames=6 bragg.photons=20000 bragg.sigma=0.0007 background.photons=0"
+    " header.perturb=False beam.tilt=0 detector.tilt=0,0"
+)
+SYMMETRY = "unit_cell=39.5,45.2,51.3,90,90,90 space_group=P212121"
 
-    dials.stills_process would do it, but DIALS from Debian lacks a module for it (xfel_mono_sim_ext).
-    """
-    stills = "sweeps=1 stills=True frames=6 bragg.photons=20000 bragg.sigma=0.0007"
-    instrument = "background.photons=0 header.perturb=False beam.tilt=0 detector.tilt=0,0"
-    fixed = ("detector.fix=all", "beam.fix=all", "crystal.fix=cell")
-    with working_directory(tmp_path):
-        diffuse_simulate.run(f"{stills} {instrument} nproc=1".split())
-        images = sorted(str(path) for path in Path("images").glob("sweep_1_*.cbf"))
-        dials(tmp_path, "import", *images)
-        dials(tmp_path, "find_spots", "imported.expt", "d_min=2.2", "nproc=1")
-        indexing = "stills.indexer=sequences joint_indexing=False indexing.method=real_space_grid_search nproc=1"
-        symmetry = "unit_cell=39.5,45.2,51.3,90,90,90 space_group=P212121"
-        dials(tmp_path, "index", "imported.expt", "strong.refl", *indexing.split(), *symmetry.split(), *fixed)
-        refinement = " ".join(f"dials.refine.{option}" for option in (*fixed, "outlier.algorithm=null"))
-        diffuse_process.run(f"indexed.expt indexed.refl {refinement} {PROCESSING}".split())
-    found = against_truth(tmp_path, Truth.from_file(tmp_path / "truth.json"))
+
+def check_stills(folder: Path) -> None:
+    """Six stills have gone into a map, and it is true."""
+    found = against_truth(folder, Truth.from_file(folder / "truth.json"))
     print(f"\nstills: {found}")
-    (sweep,) = json.loads((tmp_path / "process.json").read_text())["sweeps"].values()
+    (sweep,) = json.loads((folder / "process.json").read_text())["sweeps"].values()
     assert sweep["stills"] == sweep["indexed stills"] == 6
     assert found.voxels > 20000
     assert 0.95 < found.chi_squared < 1.1
+
+
+def test_stills_from_images(tmp_path):
+    """By dials.stills_process, which lacks the module xfel_mono_sim_ext in Debian's DIALS 3.12."""
+    with working_directory(tmp_path):
+        diffuse_simulate.run(f"{SIMULATION} {STILLS}".split())
+        images = [str(path) for path in sorted(Path("images").glob("*.cbf"))]
+        try:
+            diffuse_process.run([*images, *f"{SYMMETRY} {PROCESSING}".split()])
+        except SystemExit:
+            (sweep,) = json.loads(Path("process.json").read_text())["sweeps"].values()
+            if "xfel_mono_sim_ext" in sweep["left_out"]:
+                pytest.skip(sweep["left_out"])
+            raise
+    check_stills(tmp_path)
+
+
+def test_stills_that_dials_has_indexed(tmp_path):
+    """By dials.ssx_index, or, where it finds nothing for the same reason, by dials.index one by one.
+
+    (In DIALS 3.30 dials.index gives all spots of the stills to one of them.)
+    """
+    fixed = ("detector.fix=all", "beam.fix=all", "crystal.fix=cell")
+    with working_directory(tmp_path):
+        diffuse_simulate.run(f"{SIMULATION} {STILLS}".split())
+        dials(tmp_path, "import", *(str(path) for path in sorted(Path("images").glob("*.cbf"))))
+        dials(tmp_path, "find_spots", "imported.expt", "d_min=2.2", "nproc=1")
+        spots = ("imported.expt", "strong.refl", *SYMMETRY.split())
+        ssx_index = subprocess.run(["dials.ssx_index", *spots, "nproc=1"], capture_output=True, text=True)
+        if not Path("indexed.refl").exists():
+            assert "No suitable indexing solution found" in ssx_index.stdout + ssx_index.stderr
+            indexing = "stills.indexer=sequences joint_indexing=False indexing.method=real_space_grid_search nproc=1"
+            dials(tmp_path, "index", *spots, *indexing.split(), *fixed)
+        refinement = " ".join(f"dials.refine.{option}" for option in (*fixed, "outlier.algorithm=null"))
+        diffuse_process.run(f"indexed.expt indexed.refl {refinement} {PROCESSING}".split())
+    check_stills(tmp_path)
 
 
 def test_scan_varying_model_is_better_where_the_crystal_drifts(tmp_path):

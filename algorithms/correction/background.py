@@ -19,6 +19,7 @@ from dials_diffuse.algorithms.correction.local_rate import smooth_rate
 from dials_diffuse.algorithms.masking.mask_file import PixelMask, read_mask
 from dials_diffuse.images import dynamic_mask, exposure_times, frame_arrays, static_mask, trusted_limits
 from dials_diffuse.log_levels import experiments_name
+from dials_diffuse.stills import is_still, with_own_images
 
 logger = logging.getLogger("dials.diffuse.correction")
 
@@ -151,7 +152,7 @@ def background_maps(experiments: Iterable[Experiment], params: libtbx.phil.scope
     scales = params.background_model.scale
     if len(scales) not in (1, len(backgrounds)):
         raise Sorry(f"background_model.scale has {len(scales)} values for {len(backgrounds)} background experiments.")
-    if params.background_model.rotation_bins > 1 and any(_is_still(experiment) for experiment in experiments):
+    if params.background_model.rotation_bins > 1 and any(is_still(experiment) for experiment in experiments):
         raise Sorry("There are stills among the data, which have no rotation: use background_model.rotation_bins=1.")
     of_background = [list(range(len(experiments)))] if len(backgrounds) == 1 else [[i] for i in range(len(experiments))]
     for (name, series), numbers in zip(backgrounds, of_background):
@@ -214,7 +215,7 @@ def _describe(detector: Detector) -> str:
 def _load(name: str | os.PathLike) -> list[list[Experiment]]:
     """The backgrounds in a file, with their images: each sweep is one, and all stills of one detector are."""
     try:
-        experiments = list(ExperimentList.from_file(os.fspath(name), check_format=True))
+        experiments = with_own_images(ExperimentList.from_file(os.fspath(name), check_format=True))
     except Exception as error:  # no such file, not an experiment list, images that have gone
         raise Sorry(f"The background {name} cannot be read: {error}. Give an .expt file of dials.import.") from error
     if not experiments or any(experiment.imageset is None for experiment in experiments):
@@ -222,21 +223,8 @@ def _load(name: str | os.PathLike) -> list[list[Experiment]]:
     series: dict[object, list[Experiment]] = {}
     for number, experiment in enumerate(experiments):
         sizes = tuple(panel.get_image_size() for panel in experiment.detector)
-        series.setdefault(sizes if _is_still(experiment) else number, []).append(experiment)
+        series.setdefault(sizes if is_still(experiment) else number, []).append(experiment)
     return list(series.values())
-
-
-def _is_still(experiment: Experiment) -> bool:
-    return experiment.scan is None or experiment.scan.is_still()
-
-
-def _images(experiment: Experiment) -> range:
-    """Numbers in its imageset, from 0, of an experiment's images: stills may have one imageset in common."""
-    imageset, scan = experiment.imageset, experiment.scan
-    if scan is None or scan.get_num_images() == len(imageset):
-        return range(len(imageset))
-    first = imageset.get_array_range()[0]
-    return range(scan.get_array_range()[0] - first, scan.get_array_range()[1] - first)
 
 
 def measure_background(
@@ -260,8 +248,8 @@ def measure_background(
     Sorry
         If an image cannot be read, or there is no rotation to be divided into bins.
     """
-    bins, count = params.rotation_bins, sum(len(_images(experiment)) for experiment in series)
-    if bins > 1 and (len(series) > 1 or _is_still(series[0])):
+    bins, count = params.rotation_bins, sum(len(experiment.imageset) for experiment in series)
+    if bins > 1 and (len(series) > 1 or is_still(series[0])):
         raise Sorry(f"The background images of {name} have no rotation: use background_model.rotation_bins=1.")
     if bins > count:
         raise Sorry(f"background_model.rotation_bins={bins}, but {name} holds only {count} images: use fewer bins.")
@@ -296,10 +284,10 @@ def _frames(
         static = static_mask(imageset)
         for mask in masks:
             static = [good & given for good, given in zip(static, mask)]
-        images, exposures = _images(experiment), exposure_times(experiment)
+        exposures = exposure_times(experiment)
         if exposures is None:
-            exposures = np.ones(len(images))
-        for i, exposure in zip(images, exposures):
+            exposures = np.ones(len(imageset))
+        for i, exposure in enumerate(exposures):
             raw = frame_arrays(imageset, i)
             shadow = dynamic_mask(imageset, experiment, i) or [True] * len(detector)
             counts, valid = [], []

@@ -9,6 +9,7 @@ import numpy as np
 from dxtbx.model import Beam, Experiment, Panel
 
 from dials_diffuse.geometry import pixel_positions
+from dials_diffuse.stills import is_still
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ class PixelGeometry:
     def rotation_angle(self) -> np.ndarray | None:
         """Rotation about the scan axis in radians, shape (n,); None for a still."""
         scan = self.experiment.scan
-        if scan is None or scan.is_still():
+        if is_still(self.experiment):
             return None
         start, width = scan.get_oscillation(deg=False)
         return start + (self.xyz[:, 2] - scan.get_array_range()[0]) * width

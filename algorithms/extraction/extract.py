@@ -29,6 +29,7 @@ from dials_diffuse.images import exposure_times, sweep_name
 from dials_diffuse.output import whole_files
 from dials_diffuse.parallel import parallel_map
 from dials_diffuse.provenance import ProcessRecord
+from dials_diffuse.stills import is_still, with_own_images
 from dials_diffuse.table_file import TableParts
 
 logger = logging.getLogger("dials.diffuse.extract")
@@ -107,6 +108,7 @@ def _extracted(
 
     The masks are those of the experiments that are extracted, in order.
     """
+    experiments = with_own_images(experiments)
     check_experiments(experiments)
     chosen = chosen_experiments(experiments, params.extract.experiments)
     grid = GlobalGrid.from_experiments(ExperimentList([experiments[number] for number in chosen]), params)
@@ -204,7 +206,7 @@ def experiments_by_detector(experiments: ExperimentList) -> list[list[int]]:
     runs: list[list[int]] = []
     for number, experiment in enumerate(experiments):
         last = experiments[runs[-1][-1]] if runs else None
-        stills = last is not None and last.scan is None and experiment.scan is None
+        stills = last is not None and is_still(last) and is_still(experiment)
         if stills or (last is not None and experiment.detector == last.detector):
             runs[-1].append(number)
         else:

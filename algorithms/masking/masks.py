@@ -24,6 +24,7 @@ from dials_diffuse.algorithms.masking.strategies import bragg_masks
 from dials_diffuse.geometry import detector_rays
 from dials_diffuse.log_levels import DETAILED, experiments_name, level_of
 from dials_diffuse.output import whole_files
+from dials_diffuse.stills import is_still, with_own_images
 
 logger = logging.getLogger("dials.diffuse.masking")
 
@@ -82,6 +83,7 @@ def make_masks(
     """
     if any(experiment.imageset is None for experiment in experiments):
         raise Sorry("An experiment has no images: give an .expt file whose images can be read.")
+    experiments = with_own_images(experiments)
     groups = judged_together(experiments)
     if pixel_mask_files and len(pixel_mask_files) not in (1, len(groups)):
         raise Sorry(f"{len(pixel_mask_files)} pixel masks for {len(groups)} sweeps: give one for all, or one each.")
@@ -131,7 +133,7 @@ def bragg_frame_masks(masks: list[ExperimentMasks], image: int) -> list[PixelMas
     Sorry
         If there is no such image.
     """
-    if all(mask.experiment.scan is None for mask in masks):
+    if all(is_still(mask.experiment) for mask in masks):
         if not 1 <= image <= len(masks):
             raise Sorry(f"There is no image {image}: there are {len(masks)} stills.")
         return [_bragg_frame_mask(masks[image - 1], 0, image)]

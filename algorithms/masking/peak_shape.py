@@ -16,6 +16,7 @@ from dxtbx.model import Experiment
 from dials_diffuse.geometry import IndexMapping
 from dials_diffuse.grid import miller_index_to_numpy
 from dials_diffuse.images import sweep_name
+from dials_diffuse.stills import is_still
 
 logger = logging.getLogger("dials.diffuse.masking")
 
@@ -118,7 +119,7 @@ def _from_shoeboxes(parts: Sequence[Part], params: libtbx.phil.scope_extract) ->
     part_of = np.repeat(np.arange(len(parts)), [len(reflections) for _, reflections in parts])
     hkl = np.concatenate([miller_index_to_numpy(reflections["miller_index"]) for _, reflections in parts])
     heights = np.array([flex.max(box.data.as_1d()) for box in boxes])
-    stills = _is_still(parts[0][0])
+    stills = is_still(parts[0][0])
     # Weak spots show only their tips above the threshold of spot finding; the stronger half shows the whole shape. On
     # stills a strong peak may show its edge alone: there the counts are the weights.
     usable = np.arange(len(boxes)) if stills else np.flatnonzero(heights >= np.median(heights))
@@ -235,7 +236,7 @@ def _isotropic(parts: Sequence[Part], variance: float, mosaicity: float) -> Peak
     """Of a variance at q = 0 and a mosaicity in radians."""
     experiment = parts[0][0]
     width = np.radians(experiment.scan.get_oscillation()[1]) if experiment.scan else 0.0
-    if _is_still(experiment):
+    if is_still(experiment):
         variance, mosaicity = max(variance, _block_width(parts) ** 2), max(mosaicity, _still_mosaicity(parts))
     to_hkl = np.linalg.inv(np.array(experiment.crystal.get_B()).reshape(3, 3))
     heights, hkl, background = [], [], []
@@ -244,7 +245,7 @@ def _isotropic(parts: Sequence[Part], variance: float, mosaicity: float) -> Peak
         x0, x1, y0, y1, z0, z1 = (flumpy.to_numpy(part) for part in reflections["bbox"].parts())
         volume = np.maximum((x1 - x0) * (y1 - y0) * (z1 - z0), 1)
         # A Gaussian cut at three standard deviations on each side is this much higher than its mean over the box.
-        dimensions = 2 if _is_still(experiment) else 3
+        dimensions = 2 if is_still(experiment) else 3
         cut = (6 / np.sqrt(2 * np.pi)) ** dimensions
         heights.append(flumpy.to_numpy(reflections["intensity.sum.value"]) / volume * cut)
         hkl.append(miller_index_to_numpy(reflections["miller_index"]))
@@ -257,10 +258,6 @@ def _isotropic(parts: Sequence[Part], variance: float, mosaicity: float) -> Peak
         np.concatenate(hkl),
         float(np.mean(np.concatenate(background))) if background else np.nan,
     )
-
-
-def _is_still(experiment: Experiment) -> bool:
-    return experiment.scan is None or experiment.scan.is_still()
 
 
 def _still_mosaicity(parts: Sequence[Part]) -> float:

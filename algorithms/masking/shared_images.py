@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dxtbx.imageset import ImageSet
 from dxtbx.model import Experiment
 
+from dials_diffuse.stills import is_still
+
 
 def image_names(imageset: ImageSet) -> list[tuple[str, int]]:
     """Names of the images: file, links resolved, and number in it; the same in whatever imageset an image is."""
@@ -46,8 +48,8 @@ def kind_of_still(experiment: Experiment) -> tuple | None:
 
     Their geometry may have been refined one by one, so that their detector models need not be equal.
     """
-    imageset, scan = experiment.imageset, experiment.scan
-    if (imageset is not None and len(imageset) != 1) or not (scan is None or scan.is_still()):
+    imageset = experiment.imageset
+    if (imageset is not None and len(imageset) != 1) or not is_still(experiment):
         return None
     panels = tuple((panel.get_name(), panel.get_image_size(), panel.get_pixel_size()) for panel in experiment.detector)
     return panels, "" if imageset is None else imageset.external_lookup.mask.filename

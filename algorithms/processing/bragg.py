@@ -15,6 +15,7 @@ from dials_diffuse.algorithms.processing.record import key_of
 from dials_diffuse.algorithms.processing.steps import LeftOut, StepFailed
 from dials_diffuse.algorithms.processing.sweeps import Sweep, one_image_each
 from dials_diffuse.algorithms.processing.work import Work
+from dials_diffuse.dataset import forget_identifiers
 
 logger = logging.getLogger("dials.diffuse.process")
 
@@ -95,7 +96,9 @@ def _read(sweep: Sweep, state: str, files: list[Path], work: Work) -> None:
             if file.suffix == ".expt":
                 experiments.extend(ExperimentList.from_file(file, check_format=False))
             else:
-                reflections.extend(flex.reflection_table.from_file(str(file)))
+                table = flex.reflection_table.from_file(str(file))
+                forget_identifiers(table)
+                reflections.extend(table)
         if state == "integrated":
             return {"mosaicity": mosaicity(experiments)}
         found = spot_numbers(reflections)

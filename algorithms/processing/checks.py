@@ -42,7 +42,7 @@ def check_rmsd(sweep: Sweep, limit: float) -> None:
     ------
     LeftOut
     """
-    x, y, _ = sweep.numbers.get("rmsd", (0.0, 0.0, 0.0))
+    x, y = sweep.numbers.get("rmsd", (0.0, 0.0))[:2]
     if max(x, y) > limit:
         raise LeftOut(
             f"its spots are {x:.1f}, {y:.1f} pixels (RMSD in x, y) from where the refined model has them, more than "

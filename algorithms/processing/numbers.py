@@ -7,6 +7,8 @@ from dials.array_family import flex
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 
+from dials_diffuse.stills import is_still
+
 
 def spot_numbers(reflections: flex.reflection_table) -> dict:
     """Spots and how many of them are indexed, from ``indexed.refl`` or ``refined.refl``."""
@@ -21,7 +23,7 @@ def refinement_numbers(experiments: ExperimentList, reflections: flex.reflection
     if used.count(True):
         chosen = reflections.select(used)
         delta = flumpy.to_numpy(chosen["xyzcal.px"] - chosen["xyzobs.px.value"])
-        numbers["rmsd"] = np.sqrt((delta**2).mean(axis=0)).tolist()[: 2 if experiments[0].scan is None else 3]
+        numbers["rmsd"] = np.sqrt((delta**2).mean(axis=0)).tolist()[: 2 if is_still(experiments[0]) else 3]
     return numbers
 
 

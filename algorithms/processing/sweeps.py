@@ -13,7 +13,9 @@ from dxtbx.model import Experiment
 from dxtbx.model.experiment_list import ExperimentList
 from dxtbx.sequence_filenames import template_regex, template_string_number_index
 
+from dials_diffuse.dataset import forget_identifiers
 from dials_diffuse.images import first_line
+from dials_diffuse.stills import own_images
 
 #: What DIALS can have made of images, in order, and the names of the files that hold it.
 STATES = {
@@ -214,8 +216,7 @@ def _reflections_of(
     for i in ids:
         chosen |= reflections["id"] == i
     own = reflections.select(chosen)
-    for key in list(own.experiment_identifiers().keys()):
-        del own.experiment_identifiers()[key]
+    forget_identifiers(own)
     numbers = flex.int(len(own), -1)
     for new, old in enumerate(ids):
         numbers.set_selected(own["id"] == old, new)
@@ -233,11 +234,7 @@ def one_image_each(experiments: ExperimentList) -> ExperimentList:
     """
     stills = ExperimentList()
     for experiment in experiments:
-        images = ImageSetFactory.imageset_from_anyset(experiment.imageset)
-        first = 0
-        if len(images) > 1:
-            first = experiment.scan.get_array_range()[0] - experiment.imageset.get_array_range()[0]
-        image = images[first : first + 1]
+        image = ImageSetFactory.imageset_from_anyset(own_images(experiment))
         still = Experiment(imageset=image, beam=experiment.beam, detector=experiment.detector)
         still.identifier = experiment.identifier
         image.set_beam(experiment.beam, 0)
