@@ -14,6 +14,7 @@ from dials.array_family import flex
 from dials_session import index_and_refine, working_directory
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
+from observation_data import put_scales
 
 from dials_diffuse.algorithms.masking.mask_file import write_mask
 from dials_diffuse.algorithms.simulation.truth import Truth
@@ -48,7 +49,7 @@ def merge_with_true_scales(folder: Path, truth: Truth) -> None:
     b = np.empty(len(table))
     for number, sweep in enumerate(truth.sweeps):
         b[ids == number] = truth.b(number, sweep.start + sweep.width * z[ids == number])
-    table["inverse_scale_factor"] = flumpy.from_numpy(b)
+    put_scales(table, b)
     table.as_file(str(folder / "scaled.refl"))
     shutil.copy(folder / "corrected.expt", folder / "scaled.expt")
     with working_directory(folder):

@@ -13,14 +13,14 @@ from dxtbx import flumpy
 from dials_diffuse.algorithms.merging.statistics import ShellStatistics, shell_statistics
 from dials_diffuse.algorithms.scaling import observations as scaling_observations
 from dials_diffuse.algorithms.scaling.expectation import merge_part, merge_voxels
-from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.algorithms.scaling.observations import GroupedObservations, scaled_observations
 from dials_diffuse.dataset import Dataset
 from dials_diffuse.grid import GlobalGrid, miller_index_from_numpy, miller_index_to_numpy
 
 logger = logging.getLogger("dials.diffuse.merging")
 
 #: What the observations must have, see docs/data_model.md.
-COLUMNS = (*scaling_observations.COLUMNS, "num_pixels.valid", "inverse_scale_factor")
+COLUMNS = (*scaling_observations.COLUMNS, *scaling_observations.SCALED_COLUMNS, "num_pixels.valid")
 
 
 @dataclass
@@ -104,16 +104,15 @@ def merge(dataset: Dataset, params: libtbx.phil.scope_extract) -> MergedMap:
         If there are no observations.
     """
     table = dataset.observations
-    observations = GroupedObservations.from_dataset(dataset)
-    scale = flumpy.to_numpy(table["inverse_scale_factor"])[observations.rows]
+    observations = scaled_observations(dataset)
     pixels = flumpy.to_numpy(table["num_pixels.valid"])[observations.rows].astype(np.int64)
     q = dataset.grid.q(observations.voxels)
-    whole = merge_voxels(observations, q, scale)
+    whole = merge_voxels(observations, q)
     generator = np.random.default_rng(params.merging.seed)
     in_first = (generator.random(len(table)) < 0.5)[observations.rows]
-    halves = [merge_part(observations, q, scale, whole, part) for part in (in_first, ~in_first)]
+    halves = [merge_part(observations, q, whole, part) for part in (in_first, ~in_first)]
     mates_in_first = split_mates(dataset, observations)
-    mates = [merge_part(observations, q, scale, whole, part)[0] for part in (mates_in_first, ~mates_in_first)]
+    mates = [merge_part(observations, q, whole, part)[0] for part in (mates_in_first, ~mates_in_first)]
     isotropic = whole.prior.mean_at(q)
     statistics = shell_statistics(
         dataset.grid,
@@ -124,7 +123,9 @@ def merge(dataset: Dataset, params: libtbx.phil.scope_extract) -> MergedMap:
         (mates[0], mates[1]),
         params.merging.n_shells,
     )
-    logger.info("Merged %d observations into %d voxels (%s)\n\n%s", len(scale), len(q), dataset.grid, statistics)
+    logger.info(
+        "Merged %d observations into %d voxels (%s)\n\n%s", len(observations.rows), len(q), dataset.grid, statistics
+    )
     return MergedMap(
         dataset.grid,
         observations.voxels,

@@ -1,16 +1,17 @@
 r"""Intensities of voxels merged from their observations, and what to expect of them before and after counting.
 
-An observation's photons N are Poisson with mean u I + B, where u = g b is its response times its scale, so
-y = N - B has variance u I + B + var(B) with the true I, which nobody knows. To put the observed N in its place biases
+An observation's photons N are Poisson with mean u I + o + B, where u is its response times its scale (a d b), o the
+excess background and B the background, so y = N - B - o has variance u I + n with the true I, which nobody knows, and
+n = o + B + var(B); or what an error model makes of it. To put the observed N in its place biases
 the merged intensity low (a zero would get the greatest weight of all, or be thrown away); so every variance here is an
 EXPECTED one:
 
-- Weights w = 1 / (u m + B + var B), with m(|q|) the mean intensity of the voxels at that resolution. They are all but
+- Weights w = 1 / (u m + n), with m(|q|) the mean intensity of the voxels at that resolution. They are all but
   independent of the observation's own noise, so I = sum(w u y) / sum(w u^2) is unbiased at any count, and by
   Gauss-Markov it is the best linear estimate for a voxel like its neighbours. Without background the common factor m
   cancels and I is sum(N) / sum(u): the maximum of the Poisson likelihood.
 - The variance that is reported is that of this very estimate for the best guess of the voxel's own intensity,
-  sum w^2 u^2 (u E + B + var B) / (sum w u^2)^2, E being the posterior mean of I under a Gamma prior with the mean m and
+  sum w^2 u^2 (u E + n) / (sum w u^2)^2, E being the posterior mean of I under a Gamma prior with the mean m and
   the between-voxel variance t of that resolution: E = (1 - Z) m + Z I, Z = t / (t + v), v = 1 / sum(w u^2). For B = 0
   this is exactly the posterior mean of Poisson counts under a Gamma prior; with background it is the best linear
   (credibility) estimate. A voxel with no photon so has the error that a few photons could have hidden in, not 0.
@@ -74,31 +75,30 @@ class MergedVoxels:
     prior: RadialPrior
 
 
-def merge_voxels(observations: GroupedObservations, q: np.ndarray, scale: np.ndarray) -> MergedVoxels:
+def merge_voxels(observations: GroupedObservations, q: np.ndarray) -> MergedVoxels:
     """Merge the observations of every voxel (the module's docstring has the formulas).
 
     Parameters
     ----------
     observations : GroupedObservations
-        n observations of m voxels.
+        n scaled observations of m voxels.
     q : ndarray, shape (m,)
         |q| of the voxels, 1/Angstrom.
-    scale : ndarray, shape (n,)
-        b.
     """
-    u = observations.response * scale
+    u = observations.response
     bins = radial_bins(q)
     nodes = np.bincount(bins, q) / np.bincount(bins)
     mean = _ratio_of_sums(bins, observations.sum(observations.signal), observations.sum(u))
     prior = RadialPrior(nodes, mean, np.zeros(len(mean)))
-    intensity, noise, asymmetry = _weighted_sums(observations, u, _weights(observations, q, u, prior))
+    weight = _weights(observations, q, prior)
+    intensity, noise = _weighted_mean(observations, weight)
     prior.variance = between_voxel_variance(bins, intensity - prior.mean_at(q), noise, mean)
     expected = posterior_mean(intensity, noise, q, prior)
-    return MergedVoxels(intensity, noise + (expected - prior.mean_at(q)) * asymmetry, expected, prior)
+    return MergedVoxels(intensity, _variance(observations, weight, expected), expected, prior)
 
 
 def merge_part(
-    observations: GroupedObservations, q: np.ndarray, scale: np.ndarray, whole: MergedVoxels, part: np.ndarray
+    observations: GroupedObservations, q: np.ndarray, whole: MergedVoxels, part: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Merge a part of the observations, with the expectations that come from all of them.
 
@@ -112,25 +112,28 @@ def merge_part(
     intensity, variance : ndarray, shape (m,)
         NaN in voxels that have no observation in the part.
     """
-    u = observations.response * scale
-    weight = np.where(part, _weights(observations, q, u, whole.prior), 0)
-    intensity, noise, asymmetry = _weighted_sums(observations, u, weight)
-    return intensity, noise + (whole.expected - whole.prior.mean_at(q)) * asymmetry
+    weight = np.where(part, _weights(observations, q, whole.prior), 0)
+    intensity, _ = _weighted_mean(observations, weight)
+    return intensity, _variance(observations, weight, whole.expected)
 
 
-def _weights(observations: GroupedObservations, q: np.ndarray, u: np.ndarray, prior: RadialPrior) -> np.ndarray:
-    """One over the variance of N - B in a voxel of mean intensity, shape (n,)."""
-    return 1 / (u * observations.spread(prior.mean_at(q)) + observations.noise)
+def _weights(observations: GroupedObservations, q: np.ndarray, prior: RadialPrior) -> np.ndarray:
+    """One over the variance of the signals in voxels of mean intensity, shape (n,)."""
+    return 1 / observations.variance(prior.mean_at(q))
 
 
-def _weighted_sums(
-    observations: GroupedObservations, u: np.ndarray, weight: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each voxel I, its variance at the prior's mean, and how the variance grows with the voxel's own intensity."""
-    information = observations.sum(weight * u**2)
+def _weighted_mean(observations: GroupedObservations, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each voxel I, and its variance if the weights are the inverse variances of the signals."""
+    information = observations.sum(weight * observations.response**2)
     information[information == 0] = np.nan
-    intensity = observations.sum(weight * u * observations.signal) / information
-    return intensity, 1 / information, observations.sum(weight**2 * u**3) / information**2
+    return observations.sum(weight * observations.response * observations.signal) / information, 1 / information
+
+
+def _variance(observations: GroupedObservations, weight: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Variance, shape (m,), of the weighted mean in voxels of the expected intensities."""
+    squares = (weight * observations.response) ** 2 * observations.variance(expected)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return observations.sum(squares) / observations.sum(weight * observations.response**2) ** 2
 
 
 def posterior_mean(intensity: np.ndarray, variance: np.ndarray, q: np.ndarray, prior: RadialPrior) -> np.ndarray:

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
 
+from dials_diffuse.algorithms.scaling.error_model import ErrorModel
 from dials_diffuse.dataset import Dataset
 from dials_diffuse.grid import GlobalGrid, miller_index_to_numpy
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
 #: What scaling and merging need besides ``miller_index``, see docs/data_model.md.
-COLUMNS = ("id", "counts", "response", "background.sum.value", "background.sum.variance", "xyzobs.px.value")
+COLUMNS = (
+    "id",
+    "counts",
+    "response",
+    "background.sum.value",
+    "background.sum.variance",
+    "panel",
+    "xyzobs.px.value",
+)
+
+#: What merging needs besides: the scaling model applied, see docs/data_model.md.
+SCALED_COLUMNS = ("inverse_scale_factor", "offset.sum.value", "flags")
 
 #: Observations in a chunk, where work is done in chunks to bound memory.
 CHUNK = 500_000
@@ -34,16 +46,19 @@ class GroupedObservations:
     signal : ndarray, shape (n,)
         N - B, photons.
     response : ndarray, shape (n,)
-        g: the expected signal is g b I.
+        g, or u = g a d b once they are :meth:`scaled`: the expected signal is u I.
     noise : ndarray, shape (n,)
         B + var(B), photons^2: the part of the variance of N - B that does not come from the signal.
     experiment : ndarray, shape (n,), int32
-    frame : ndarray, shape (n,)
-        Array index units, as the z of ``xyzobs.px.value``.
+    panel : ndarray, shape (n,), int32
+    position : ndarray, shape (n, 3), float32
+        Mean x, y and frame: ``xyzobs.px.value``.
     voxels : ndarray, shape (m, 3), int32
         The voxels, in the asymmetric unit of the Laue group.
     first : ndarray, shape (m + 1,), int64
         Observations of voxel v are ``first[v]`` to ``first[v + 1] - 1``.
+    error_model : ErrorModel
+        Gives the variances.
     """
 
     rows: np.ndarray
@@ -51,13 +66,21 @@ class GroupedObservations:
     response: np.ndarray
     noise: np.ndarray
     experiment: np.ndarray
-    frame: np.ndarray
+    panel: np.ndarray
+    position: np.ndarray
     voxels: np.ndarray
     first: np.ndarray
+    error_model: ErrorModel = ErrorModel()
 
     @classmethod
-    def from_dataset(cls, dataset: Dataset) -> GroupedObservations:
+    def from_dataset(cls, dataset: Dataset, wanted: np.ndarray | None = None) -> GroupedObservations:
         """Group the observations of a data set.
+
+        Parameters
+        ----------
+        dataset : Dataset
+        wanted : ndarray, shape (rows,), bool, optional
+            Rows to take; all if None.
 
         Left out are those without response, with values that are no numbers, and of voxels beyond the grid's d_min.
 
@@ -70,6 +93,8 @@ class GroupedObservations:
         counts, response, background, variance = (flumpy.to_numpy(table[column]) for column in COLUMNS[1:5])
         with np.errstate(invalid="ignore"):
             valid = (response > 0) & np.isfinite(response * counts * background * variance)
+        if wanted is not None:
+            valid &= wanted
         key = _asu_keys(dataset.grid, table["miller_index"])
         valid &= key >= 0
         if not valid.any():
@@ -85,7 +110,8 @@ class GroupedObservations:
             response=response[rows],
             noise=np.maximum((background + variance)[rows], 0),
             experiment=flumpy.to_numpy(table["id"]).astype(np.int32)[rows],
-            frame=flumpy.to_numpy(table["xyzobs.px.value"].parts()[2])[rows],
+            panel=flumpy.to_numpy(table["panel"]).astype(np.int32)[rows],
+            position=flumpy.to_numpy(table["xyzobs.px.value"]).astype(np.float32)[rows],
             voxels=dataset.grid.key2index(voxels),
             first=first,
         )
@@ -103,13 +129,41 @@ class GroupedObservations:
         """Values of voxels, shape (m,), given to each of their observations, shape (n,)."""
         return np.repeat(values, self.multiplicity)
 
+    def scaled(self, factor: np.ndarray, offset: np.ndarray, error_model: ErrorModel) -> GroupedObservations:
+        """The same with the scaling model applied: N - B - o is expected to be u I.
+
+        Parameters
+        ----------
+        factor : ndarray, shape (n,)
+            a d b.
+        offset : ndarray, shape (n,)
+            o = g a d c, the expected photons of the excess background.
+        error_model : ErrorModel
+        """
+        return replace(
+            self,
+            signal=self.signal - offset,
+            response=self.response * factor,
+            noise=self.noise + offset,
+            error_model=error_model,
+        )
+
+    def variance(self, intensity: np.ndarray) -> np.ndarray:
+        """Expected variance of the signals, shape (n,), from the intensities of the voxels, shape (m,)."""
+        return self.error_model.variance(self.response * self.spread(intensity), self.noise)
+
+    def select(self, chosen: np.ndarray) -> GroupedObservations:
+        """Those for which ``chosen``, shape (n,), bool, is true; voxels without any are left out."""
+        n = self.sum(chosen.astype(np.int64))
+        first = np.concatenate([[0], np.cumsum(n[n > 0])])
+        names = ("rows", "signal", "response", "noise", "experiment", "panel", "position")
+        return replace(
+            self, **{name: getattr(self, name)[chosen] for name in names}, voxels=self.voxels[n > 0], first=first
+        )
+
     def repeated(self) -> GroupedObservations:
         """The voxels that were observed more than once."""
-        wanted = self.multiplicity > 1
-        chosen = self.spread(wanted)
-        arrays = (self.rows, self.signal, self.response, self.noise, self.experiment, self.frame)
-        first = np.concatenate([[0], np.cumsum(self.multiplicity[wanted])])
-        return GroupedObservations(*(array[chosen] for array in arrays), self.voxels[wanted], first)
+        return self.select(self.spread(self.multiplicity > 1))
 
     def chunks(self) -> Iterator[tuple[slice, slice]]:
         """Slices of voxels and of their observations, about :data:`CHUNK` observations each."""
@@ -117,6 +171,23 @@ class GroupedObservations:
         edges = np.unique(np.append(edges, len(self.voxels)))
         for begin, end in zip(edges[:-1], edges[1:]):
             yield slice(begin, end), slice(self.first[begin], self.first[end])
+
+
+def scaled_observations(dataset: Dataset) -> GroupedObservations:
+    """The observations of a scaled data set, without those that scaling rejected, with its error model.
+
+    Raises
+    ------
+    Sorry
+        If none is left.
+    """
+    table = dataset.observations
+    rejected = flumpy.to_numpy(table.get_flags(table.flags.bad_for_scaling, all=False))
+    observations = GroupedObservations.from_dataset(dataset, ~rejected)
+    factor, offset = (flumpy.to_numpy(table[column])[observations.rows] for column in SCALED_COLUMNS[:2])
+    models = [experiment.scaling_model for experiment in dataset.experiments]
+    parameters = models[0].configdict.get("error_model_parameters", ()) if models[0] is not None else ()
+    return observations.scaled(factor, offset, ErrorModel(*parameters))
 
 
 def _asu_keys(grid: GlobalGrid, indices: flex.miller_index) -> np.ndarray:

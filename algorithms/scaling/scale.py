@@ -48,6 +48,8 @@ def scale(dataset: Dataset, params: libtbx.phil.scope_extract) -> dict:
     scaler.fit()
     table = dataset.observations
     frame = flumpy.to_numpy(table["xyzobs.px.value"].parts()[2])
+    table["offset.sum.value"] = flex.double(len(table), 0.0)
+    table["flags"] = flex.size_t(len(table), 0)
     table["inverse_scale_factor"] = flex.double(scaler.scales(flumpy.to_numpy(table["id"]), frame))
     return _report(scaler)
 

@@ -142,7 +142,7 @@ class MultiBatchScaler:
     def _refine(self, observations: GroupedObservations) -> np.ndarray:
         """Cycles of merging and fitting until chi-squared stays the same; the last normal matrix, shape (p, p)."""
         q = self.grid.q(observations.voxels)
-        rows = self._rows(observations.experiment, observations.frame)
+        rows = self._rows(observations.experiment, observations.position[:, 2])
         logger.info(
             "Scaling on %d observations of %d voxels that were observed more than once, %d parameters",
             len(observations.rows),
@@ -153,7 +153,9 @@ class MultiBatchScaler:
         previous = np.inf
         for number in range(1, self.params.max_cycles + 1):
             scale = (self._table @ self.parameters)[rows]
-            expected = merge_voxels(observations, q, scale).expected
+            expected = merge_voxels(
+                observations.scaled(scale, np.zeros(len(scale)), observations.error_model), q
+            ).expected
             normal, gradient, chi_squared = self._normal_equations(observations, rows, scale, expected)
             before = self._table @ self.parameters
             self._step(normal, gradient)

@@ -17,7 +17,7 @@ def truth(tmp_path, monkeypatch):
     """Scaled observations in the working directory, and what they were made from."""
     monkeypatch.chdir(tmp_path)
     dataset, truth = observation_data.make_dataset(1, n_frames=30, samples=40)
-    dataset.observations["inverse_scale_factor"] = flex.double(truth.b)
+    observation_data.put_scales(dataset.observations, truth.b)
     dataset.history = [ProcessRecord.now(f"dials.diffuse_{name}") for name in ("extract", "correct", "scale")]
     dataset.write("scaled.expt", "scaled.refl")
     return truth

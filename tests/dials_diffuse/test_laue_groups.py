@@ -233,6 +233,7 @@ def test_observations_are_grouped_exactly_by_equivalents(symbol):
     table = flex.reflection_table()
     table["miller_index"] = miller_index_from_numpy(index)
     table["id"] = flex.int(len(index), 0)
+    table["panel"] = flex.size_t(len(index), 0)
     for name in ("counts", "response", "background.sum.value", "background.sum.variance"):
         table[name] = flex.double(len(index), 1)
     table["xyzobs.px.value"] = flex.vec3_double(len(index), (0, 0, 0))

@@ -107,6 +107,7 @@ def make_dataset(
     counts = rng.poisson(joined["g"] * joined["b"] * joined["I"] + joined["B"]).astype(float)
     table = flex.reflection_table()
     table["id"] = flex.int(joined["id"].astype(np.int32))
+    table["panel"] = flex.size_t(len(counts), 0)
     table["miller_index"] = miller_index_from_numpy(joined["index"])
     table["num_pixels.valid"] = flex.int((joined["n"] * pixels).round().astype(np.int32))
     table["counts"] = flex.double(counts)
@@ -172,6 +173,7 @@ def make_stills(level: float, *, stills: int, pixels: float = 40, samples: int =
     truth.intensity, truth.b = truth(index), b_of_stills[ids]
     table = flex.reflection_table()
     table["id"] = flex.int(ids.astype(np.int32))
+    table["panel"] = flex.size_t(len(ids), 0)
     table["miller_index"] = miller_index_from_numpy(index)
     table["num_pixels.valid"] = flex.int(len(ids), int(pixels))
     table["counts"] = flex.double(rng.poisson(g * truth.b * truth.intensity).astype(float))
@@ -182,3 +184,10 @@ def make_stills(level: float, *, stills: int, pixels: float = 40, samples: int =
     for i, still in enumerate(experiments):
         table.experiment_identifiers()[i] = still.identifier
     return Dataset(experiments, table, GRID), truth
+
+
+def put_scales(table: flex.reflection_table, b: np.ndarray) -> None:
+    """The columns that scaling adds, for known scales and nothing rejected."""
+    table["inverse_scale_factor"] = flex.double(b)
+    table["offset.sum.value"] = flex.double(len(table), 0.0)
+    table["flags"] = flex.size_t(len(table), 0)

@@ -12,6 +12,7 @@ from dials_session import working_directory
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 from indexed_spots import indexed_spots
+from observation_data import put_scales
 
 from dials_diffuse.algorithms.correction.correct import correct
 from dials_diffuse.algorithms.extraction.extract import extract
@@ -62,7 +63,7 @@ def chi_squared(folder: Path, experiments: ExperimentList, reflections: flex.ref
     dataset = extract(experiments, reflections, parameters("extract", *OPTIONS, "extract.experiments=0"))
     assert list(dataset.experiments.identifiers()) == [experiments[0].identifier]
     correct(dataset, parameters("correct"))
-    dataset.observations["inverse_scale_factor"] = flex.double(len(dataset.observations), 1.0)
+    put_scales(dataset.observations, np.ones(len(dataset.observations)))
     merged = merge(dataset, parameters("merge"))
     away = (merged.index % 5 != 0).any(axis=1)
     found = compare(

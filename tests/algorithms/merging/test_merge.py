@@ -4,7 +4,6 @@ import numpy as np
 import observation_data
 import pytest
 from cctbx import miller
-from dials.array_family import flex
 
 from dials_diffuse.algorithms.merging.merge import merge, split_mates
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
@@ -14,7 +13,7 @@ from dials_diffuse.command_line.diffuse_merge import phil_scope
 def scaled(level, **kwargs):
     """Observations with their true scales."""
     dataset, truth = observation_data.make_dataset(level, **kwargs)
-    dataset.observations["inverse_scale_factor"] = flex.double(truth.b)
+    observation_data.put_scales(dataset.observations, truth.b)
     return dataset, truth
 
 

@@ -15,20 +15,21 @@ def simulate(level, pixels, background, spread, multiplicity=6, voxels=60_000, s
     intensity = rng.gamma(1 / spread**2, mean * spread**2)
     n = np.maximum(rng.poisson(multiplicity, voxels), 1)
     total = n.sum()
-    response, scale = pixels * rng.uniform(0.1, 1.9, total), rng.uniform(0.5, 1.5, total)
+    response = pixels * rng.uniform(0.1, 1.9, total) * rng.uniform(0.5, 1.5, total)
     expected_background = background * response * level * rng.gamma(1, 1, total)
-    counts = rng.poisson(response * scale * np.repeat(intensity, n) + expected_background)
+    counts = rng.poisson(response * np.repeat(intensity, n) + expected_background)
     observations = GroupedObservations(
         rows=np.arange(total),
         signal=counts - expected_background,
         response=response,
         noise=expected_background,
         experiment=np.zeros(total, dtype=np.int32),
-        frame=np.zeros(total),
+        panel=np.zeros(total, dtype=np.int32),
+        position=np.zeros((total, 3), dtype=np.float32),
         voxels=np.zeros((voxels, 3), dtype=np.int32),
         first=np.concatenate([[0], np.cumsum(n)]),
     )
-    return observations, q, scale, intensity, counts
+    return observations, q, intensity, counts
 
 
 @pytest.mark.parametrize("background", [0, 0.5, 5])
@@ -36,8 +37,8 @@ def simulate(level, pixels, background, spread, multiplicity=6, voxels=60_000, s
     "level,pixels,limits", [(1, 100, (0.97, 1.03)), (0.05, 300, (0.95, 1.05)), (0.05, 40, (0.92, 1.08))]
 )
 def test_the_map_is_unbiased_and_its_errors_are_true(level, pixels, limits, background):
-    observations, q, scale, intensity, _ = simulate(level, pixels, background, 0.6)
-    merged = merge_voxels(observations, q, scale)
+    observations, q, intensity, _ = simulate(level, pixels, background, 0.6)
+    merged = merge_voxels(observations, q)
     error = merged.intensity - intensity
     assert abs(error.mean()) < 4 * error.std() / np.sqrt(len(error))
     assert abs(error.mean()) < 0.01 * intensity.mean()
@@ -51,18 +52,18 @@ def test_the_map_is_unbiased_and_its_errors_are_true(level, pixels, limits, back
 
 def test_inverse_observed_counts_would_not_do():
     """What the expected weights are for: weights from the observed counts lose a sixth of the intensity here."""
-    observations, q, scale, intensity, counts = simulate(0.05, 60, 0, 0.6)
-    u = observations.response * scale
+    observations, q, intensity, counts = simulate(0.05, 60, 0, 0.6)
+    u = observations.response
     weight = 1 / np.maximum(counts, 1)
     naive = observations.sum(weight * u * counts) / observations.sum(weight * u**2)
     assert naive.mean() < 0.85 * intensity.mean()
-    assert merge_voxels(observations, q, scale).intensity.mean() == pytest.approx(intensity.mean(), rel=0.01)
+    assert merge_voxels(observations, q).intensity.mean() == pytest.approx(intensity.mean(), rel=0.01)
 
 
 def test_without_background_it_is_the_gamma_poisson_model():
-    observations, q, scale, _, counts = simulate(0.05, 60, 0, 0.6, voxels=5000)
-    merged = merge_voxels(observations, q, scale)
-    exposure, photons = observations.sum(observations.response * scale), observations.sum(counts)
+    observations, q, _, counts = simulate(0.05, 60, 0, 0.6, voxels=5000)
+    merged = merge_voxels(observations, q)
+    exposure, photons = observations.sum(observations.response), observations.sum(counts)
     mean, variance = merged.prior.mean_at(q), merged.prior.variance_at(q)
     shape, rate = mean**2 / variance, mean / variance
     np.testing.assert_allclose(merged.intensity, photons / exposure)
@@ -71,8 +72,8 @@ def test_without_background_it_is_the_gamma_poisson_model():
 
 
 def test_voxels_without_photons_are_kept_with_errors():
-    observations, q, scale, intensity, _ = simulate(0.05, 10, 0, 0.6)
-    merged = merge_voxels(observations, q, scale)
+    observations, q, intensity, _ = simulate(0.05, 10, 0, 0.6)
+    merged = merge_voxels(observations, q)
     empty = merged.intensity == 0
     assert empty.sum() > 1000
     assert (merged.variance[empty] > 0).all()
@@ -81,18 +82,18 @@ def test_voxels_without_photons_are_kept_with_errors():
 
 
 def test_a_dark_region_has_errors_too():
-    observations, q, scale, _, _ = simulate(1e-9, 10, 0, 0.6, voxels=500)
-    merged = merge_voxels(observations, q, scale)
+    observations, q, _, _ = simulate(1e-9, 10, 0, 0.6, voxels=500)
+    merged = merge_voxels(observations, q)
     assert (merged.intensity == 0).all()
     assert (merged.variance > 0).all() and np.isfinite(merged.variance).all()
 
 
 def test_parts_merge_to_the_whole():
-    observations, q, scale, intensity, _ = simulate(0.5, 60, 1, 0.6, multiplicity=2)
-    whole = merge_voxels(observations, q, scale)
-    part = np.random.default_rng(1).random(len(scale)) < 0.5
+    observations, q, intensity, _ = simulate(0.5, 60, 1, 0.6, multiplicity=2)
+    whole = merge_voxels(observations, q)
+    part = np.random.default_rng(1).random(len(observations.rows)) < 0.5
     (first, first_variance), (second, second_variance) = (
-        merge_part(observations, q, scale, whole, chosen) for chosen in (part, ~part)
+        merge_part(observations, q, whole, chosen) for chosen in (part, ~part)
     )
     held = observations.sum(part.astype(int))
     assert (np.isnan(first) == (held == 0)).all()
@@ -105,10 +106,10 @@ def test_parts_merge_to_the_whole():
 
 
 def test_unit_of_response_does_not_matter():
-    observations, q, scale, _, _ = simulate(0.5, 60, 1, 0.6, voxels=3000)
-    merged = merge_voxels(observations, q, scale)
+    observations, q, _, _ = simulate(0.5, 60, 1, 0.6, voxels=3000)
+    merged = merge_voxels(observations, q)
     observations.response *= 1e-7
-    scaled = merge_voxels(observations, q, scale)
+    scaled = merge_voxels(observations, q)
     np.testing.assert_allclose(scaled.intensity, merged.intensity * 1e7)
     np.testing.assert_allclose(scaled.variance, merged.variance * 1e14)
 
