@@ -157,10 +157,10 @@ def start_and_stop(folder, args, number) -> int:
     """Start the program in a process of its own, send a signal while it extracts sweep_1; its exit status."""
     code = "from dials_diffuse.command_line.diffuse_process import run; run()"
     process = subprocess.Popen([sys.executable, "-c", code, *args], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    wait_for(lambda: any("dials.diffuse_extract" in command for command in commands_in(folder, "sweep_1")))
+    wait_for(lambda: "diffuse_extract" in programs_in(folder, "sweep_1"))
     process.send_signal(number)
     process.communicate(timeout=20)
-    wait_for(lambda: not commands_in(folder))  # no process is left over
+    wait_for(lambda: not programs_in(folder))  # no process is left over
     return process.returncode
 
 
@@ -179,13 +179,13 @@ def test_stopped_or_killed_and_started_again(folder):
     assert len(ExperimentList.from_file("scaled.expt", check_format=False)) == 2
 
 
-def commands_in(folder: Path, sweep: str = "sweep_") -> list[str]:
-    """Command lines of the processes that work in the sweeps' folders."""
+def programs_in(folder: Path, sweep: str = "sweep_") -> list[str]:
+    """Names of the processes that work in the sweeps' folders."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         try:
             if os.readlink(path / "cwd").startswith(str(folder.resolve() / sweep)):
-                found.append((path / "cmdline").read_text().replace("\0", " "))
+                found.append((path / "comm").read_text().strip())
         except OSError:  # it is gone, or another user's
             continue
     return found
