@@ -16,7 +16,10 @@ from dials_diffuse.command_line import diffuse_process, diffuse_simulate
 
 SIMULATION = "sweeps=1 frames=30 background.images=20 nproc=1"
 #: Faster ways through DIALS than its defaults, good enough for these crystals.
-DIALS = "dials.find_spots.d_min=2.5 dials.index.indexing.method=fft1d dials.index.n_macro_cycles=2"
+DIALS = (
+    "dials.find_spots.d_min=2.5 dials.index.indexing.method=fft1d dials.index.n_macro_cycles=2"
+    " dials.index.basis_vector_combinations.max_refine=3"
+)
 PROCESSING = f"d_min=2.2 virtual_pixels=False beam_stop.find=True nproc=1 {DIALS}"
 CRYSTAL = "unit_cell=39.5,45.2,51.3,90,90,90 space_group=P212121 integration=False"
 NXMX = "images/sweep_1.nxs background=images/background.nxs"
