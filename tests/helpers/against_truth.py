@@ -14,21 +14,24 @@ from dials_diffuse.dataset import read_diffuse_header
 from dials_diffuse.grid import miller_index_from_numpy, miller_index_to_numpy
 
 
-def against_truth(folder: Path, truth: Truth, operator: str = "h,k,l") -> Comparison:
+def against_truth(folder: Path, truth: Truth, operator: str = "h,k,l", *, touching: bool = False) -> Comparison:
     """Merged voxels (merged.refl, with the grid of scaled.expt) that neither hold nor touch a Bragg point.
 
     Parameters
     ----------
     operator : str
         Change of basis from the setting of the map to that of the truth.
+    touching : bool
+        Those that share a face with a voxel of a Bragg point instead.
     """
     table = flex.reflection_table.from_file(str(folder / "merged.refl"))
     grid, _ = read_diffuse_header(folder / "scaled.expt", "dials.diffuse_scale")
     index = miller_index_to_numpy(table["miller_index"])
     ndiv = np.array(grid.ndiv)
-    away = np.abs((index + ndiv // 2) % ndiv - ndiv // 2).sum(axis=1) > 1
-    values, variances = (flumpy.to_numpy(table[f"intensity.scale.{name}"])[away] for name in ("value", "variance"))
-    return compare(truth, in_setting(index[away], operator), grid.ndiv, values, variances)
+    steps = np.abs((index + ndiv // 2) % ndiv - ndiv // 2).sum(axis=1)  # to the nearest Bragg point, through faces
+    chosen = steps == 1 if touching else steps > 1
+    values, variances = (flumpy.to_numpy(table[f"intensity.scale.{name}"])[chosen] for name in ("value", "variance"))
+    return compare(truth, in_setting(index[chosen], operator), grid.ndiv, values, variances)
 
 
 def in_setting(index: np.ndarray, operator: str) -> np.ndarray:
