@@ -15,7 +15,7 @@ from dials_diffuse.dataset import Dataset
 from dials_diffuse.grid import miller_index_to_numpy
 
 #: Degrees, pixels and 1/Angstrom within which errors are constant: the cells over which gauges are found.
-DEGREES, PIXELS, Q = 1.0, 30.0, 0.01
+DEGREES, PIXELS, Q = 1.0, 8.0, 0.01
 
 
 @dataclass
@@ -107,10 +107,9 @@ def term_errors(dataset: Dataset, truth: Truth, found: dict[str, np.ndarray]) ->
     factor = a + b + d
     b, factor = (values - np.average(values, weights=weight) for values in (b, factor))
     c = found.get("offset", np.zeros(len(table))) * np.exp(moved) - true["offset"]
-    intensity = np.average(
-        truth.diffuse(miller_index_to_numpy(table["miller_index"]) / dataset.grid.ndiv), weights=weight
-    )
-    shells = _cells(dataset.grid.q(miller_index_to_numpy(table["miller_index"])) / Q)
+    index = miller_index_to_numpy(table["miller_index"])
+    intensity = np.average(truth.diffuse(index / dataset.grid.ndiv), weights=weight)
+    shells = _cells(dataset.grid.q(index) / Q)
     b_squared, bc = (_means(shells, values, weight) for values in (true["scale"] ** 2, true["scale"] * c))
     c_shape = c - true["scale"] * bc / b_squared
     rms = [float(np.sqrt(np.average(values**2, weights=weight))) for values in (b, a, d, c, c_shape, factor)]
