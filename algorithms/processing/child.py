@@ -12,12 +12,14 @@ import contextlib
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import signal
 import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 #: Seconds that a program is given to clean up when it is ended.
 PATIENCE = 5.0
@@ -29,43 +31,53 @@ LATE = ("numba", "dials.algorithms.scaling.model.model")
 def main() -> None:
     """Fork for every request until the process that makes them is gone."""
     requests = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks
     while True:
         module, files, _, _ = socket.recv_fds(requests, 1024, 3)
         if not module:
-            return
+            os._exit(0)  # without waiting for the forks
         for name in (module.decode(), *LATE):
             with contextlib.suppress(Exception):  # it fails again, and says why, where the program is to run
                 importlib.import_module(name)
         gc.freeze()  # or the forks would visit, and so copy, all of it
-        if os.fork() == 0:
-            requests.close()
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            _supervise(module.decode(), socket.socket(fileno=files[0]), *files[1:])
+        _fork(_supervise, requests, module.decode(), *files)
         for file in files:
             os.close(file)
 
 
-def _supervise(module: str, connection: socket.socket, stdout: int, stderr: int) -> None:
+def _fork(function: Callable, *args) -> multiprocessing.Process:
+    """Call a function in a fork, which ends without taking the interpreter down (with DIALS in it that takes 0.5 s)."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=args)
+    process.start()
+    return process
+
+
+def _supervise(requests: socket.socket, module: str, *files: int) -> None:
     """Run a program in a fork of this process, the leader of a group, and tell how it ended."""
+    requests.close()
     os.setsid()
+    connection = socket.socket(fileno=files[0])
     with connection.makefile() as said:
         folder, *argv = json.loads(said.readline())
-    program = os.fork()
-    if program == 0:
-        connection.close()
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        os.chdir(folder)
-        sys.argv = argv
-        with contextlib.suppress(OSError), open("/proc/self/comm", "w") as name:  # what ps and top show
-            name.write(argv[0].removeprefix("dials."))
-        sys.exit(importlib.import_module(module).run())
+    program = _fork(_run, connection, module, folder, argv, *files[1:])
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_when_closed, args=(connection,), daemon=True).start()
-    _, status = os.waitpid(program, 0)
-    connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
-    os._exit(0)  # at once: to take down an interpreter with DIALS in it takes a while
+    program.join()
+    connection.sendall(str(program.exitcode).encode())
+
+
+def _run(connection: socket.socket, module: str, folder: str, argv: list[str], stdout: int, stderr: int) -> None:
+    connection.close()
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    os.chdir(folder)
+    sys.argv = argv
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as name:  # what ps and top show
+        name.write(argv[0].removeprefix("dials."))
+    try:
+        sys.exit(importlib.import_module(module).run())
+    except Exception:
+        sys.excepthook(*sys.exc_info())  # which says no more of a user's error than its sentence
+        sys.exit(1)
 
 
 def _end_when_closed(connection: socket.socket) -> None:
