@@ -1,0 +1,141 @@
+"""What a voxel's neighbours in reciprocal space lead to expect of it, whatever bad observations there are.
+
+The mean of a voxel's neighbours follows the diffuse features wherever they are. How far voxels stray from it is not the
+same everywhere: a sharp halo about a Bragg point is signal. So voxels are compared with those that lie as they do, on,
+next to, or away from Bragg points, at a like |q|: the ratio to the neighbours, and its scatter, are robust estimates
+from all of these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dials_diffuse.algorithms.scaling.expectation import radial_bins
+from dials_diffuse.algorithms.scaling.tails import tukey_weight
+from dials_diffuse.grid import GlobalGrid
+
+#: Voxels that the robust estimates of a class are made from, at most.
+SAMPLE = 20_000
+#: Tukey's cut, in sigma.
+CUT = 6.0
+
+
+@dataclass
+class LocalPrior:
+    """Expected intensity of each voxel before it is looked at, and its variance; each shape (m,)."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+def local_prior(
+    intensity: np.ndarray, variance: np.ndarray, voxels: np.ndarray, grid: GlobalGrid, q: np.ndarray
+) -> LocalPrior:
+    """Expectations from the neighbours of each voxel.
+
+    Parameters
+    ----------
+    intensity, variance : ndarray, shape (m,)
+        Robust means of the voxels, and their variances by counting; variance inf where there is none.
+    voxels : ndarray, shape (m, 3), int
+        In the asymmetric unit, ordered by their keys as in GroupedObservations.
+    grid : GlobalGrid
+    q : ndarray, shape (m,)
+        |q| of the voxels, 1/Angstrom.
+    """
+    bins = radial_bins(q)
+    mean, between = robust_moments(bins, intensity, variance)
+    nodes = np.bincount(bins, q) / np.bincount(bins)
+    mean, between = np.interp(q, nodes, mean), np.interp(q, nodes, between)
+    with np.errstate(invalid="ignore"):
+        credibility = between / (between + variance)
+        expected = mean + np.where(credibility > 0, credibility * (np.maximum(intensity, 0) - mean), 0)
+    around = _median_of_neighbours(expected, voxels, grid)
+    around = np.where(np.isfinite(around), np.maximum(around, 0.01 * mean), mean)
+    classes = _classes(voxels, grid, q)
+    ratio, scatter = robust_moments(classes, intensity / around, variance / around**2)
+    return LocalPrior(around * ratio[classes], around**2 * scatter[classes])
+
+
+def robust_moments(group: np.ndarray, value: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Robust mean and variance of the true values in groups, from values that have noise.
+
+    Parameters
+    ----------
+    group : ndarray, shape (m,), int
+        From 0, none empty.
+    value, noise : ndarray, shape (m,)
+        Values and variances of their noise.
+
+    Returns
+    -------
+    mean, variance : ndarray, shape (k,)
+        The mean is at least its own standard error, so above 0. The variance, with the noise added, makes 68 % of the
+        deviations lie within 1 and 95 % within 1.96 standard deviations, or more: with the heavier tail of the two.
+    """
+    order = np.argsort(group, kind="stable")
+    edges = np.searchsorted(group[order], np.arange(group.max() + 2))
+    moments = []
+    for begin, end in zip(edges[:-1], edges[1:]):
+        chosen = order[begin : end : (end - begin) // SAMPLE + 1]
+        moments.append(_moments(value[chosen], noise[chosen]))
+    mean, variance = np.array(moments).T
+    return mean, variance
+
+
+def _moments(value: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
+    known = np.isfinite(value) & np.isfinite(noise) & (noise > 0)
+    if not known.any():
+        return 1e-12, 0.0
+    value, noise = value[known], noise[known]
+    mean = float(np.median(value))
+    for _ in range(8):
+        variance = _variance((value - mean) ** 2, noise)
+        weight = tukey_weight((value - mean) / np.sqrt(variance + noise), CUT) / (variance + noise)
+        if not weight.any():
+            break
+        mean = float(np.sum(weight * value) / np.sum(weight))
+    return max(mean, float(np.sum(1 / noise) ** -0.5)), variance
+
+
+def _variance(squares: np.ndarray, noise: np.ndarray) -> float:
+    """The variance that makes quantiles of the squares over (variance + noise) what they are for a normal variate.
+
+    (squares / c - noise) is above the variance for just the part of the deviations that exceeds sqrt(c) sigma, so the
+    answer is a quantile of it, without iteration.
+    """
+    found = [np.quantile(squares / limit**2 - noise, part) for part, limit in ((0.6827, 1.0), (0.95, 1.96))]
+    return max(float(max(found)), 1e-4 * float(np.median(squares)))
+
+
+def _median_of_neighbours(values: np.ndarray, voxels: np.ndarray, grid: GlobalGrid) -> np.ndarray:
+    """Median over the six voxels that share a face with each; NaN where none was measured. Shape (m,)."""
+    keys = grid.index2key(voxels)
+    around = np.full((6, len(values)), np.nan)
+    for i, step in enumerate(np.concatenate([np.eye(3, dtype=int), -np.eye(3, dtype=int)])):
+        neighbours = voxels + step
+        inside = np.flatnonzero(grid.contains(neighbours))
+        wanted = grid.index2key(grid.map_to_asu(neighbours[inside]))
+        place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        found = keys[place] == wanted
+        around[i, inside[found]] = values[place[found]]
+    around.sort(axis=0)  # NaN last; nanmedian is many times slower
+    n = np.isfinite(around).sum(axis=0)
+    column = np.arange(len(values))
+    return (around[np.maximum(n - 1, 0) // 2, column] + around[np.minimum(n // 2, 5), column]) / 2
+
+
+def _classes(voxels: np.ndarray, grid: GlobalGrid, q: np.ndarray) -> np.ndarray:
+    """Class of each voxel, shape (m,): on, next to, and away from the points of the lattice, each in bins of |q|."""
+    ndiv = np.asarray(grid.ndiv)
+    away = np.minimum(np.abs((voxels + ndiv // 2) % ndiv - ndiv // 2).max(axis=1), 2)
+    classes = np.empty(len(q), dtype=np.int64)
+    n = 0
+    for i in range(3):
+        chosen = away == i
+        if chosen.any():
+            classes[chosen] = n + radial_bins(q[chosen], 20, 200)
+            n = classes[chosen].max() + 1
+    return classes
