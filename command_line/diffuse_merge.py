@@ -16,7 +16,9 @@ Examples::
 
   dials.diffuse_merge scaled.expt scaled.refl
 
-  dials.diffuse_merge scaled.expt scaled.refl output.expand=False
+  dials.diffuse_merge scaled.expt scaled.refl merging.friedel=apart
+
+  dials.diffuse_merge scaled.expt scaled.refl merging.halves=sweep output.expand=False
 """
 
 phil_scope = parse(
@@ -31,7 +33,7 @@ output {
     .help = "The map, NeXus."
   expand = True
     .type = bool
-    .help = "Fill the map with all voxels that are equivalent under the Laue group. The asymmetric unit alone if False."
+    .help = "Fill the map with all voxels that are equivalent to the merged ones. The asymmetric unit alone if False."
   json = dials.diffuse_merge.json
     .type = path
     .help = "The statistics."
@@ -63,7 +65,7 @@ def run(args: list[str] | None = None) -> None:
             write_table(merged.as_reflections(), refl)
             write_map(
                 nxs,
-                dataset.grid,
+                merged.grid,
                 merged.index,
                 merged.map_columns(),
                 wavelengths=merged.wavelengths,

@@ -36,6 +36,8 @@ class GlobalGrid:
         Voxels to a reciprocal-lattice spacing along a*, b*, c*.
     d_min : float
         Resolution limit in Angstrom: voxels whose centres lie within |q| <= 1 / d_min belong to the grid.
+    friedel_apart : bool
+        Voxels n and -n are not equivalent unless by a rotation or a mirror of the crystal.
 
     Raises
     ------
@@ -47,6 +49,7 @@ class GlobalGrid:
     space_group: sgtbx.space_group
     ndiv: tuple[int, int, int]
     d_min: float
+    friedel_apart: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ndiv", tuple(int(n) for n in self.ndiv))
@@ -109,6 +112,11 @@ class GlobalGrid:
     def laue_group(self) -> sgtbx.space_group:
         """The centrosymmetric point group in the crystal's setting, as cctbx's space group; without centring."""
         return self.space_group.build_derived_laue_group()
+
+    @cached_property
+    def equivalence_group(self) -> sgtbx.space_group:
+        """Under which voxels are equivalent: the Laue group, or the crystal's point group with ``friedel_apart``."""
+        return self.space_group.build_derived_point_group() if self.friedel_apart else self.laue_group
 
     @property
     def laue_symbol(self) -> str:
@@ -196,7 +204,9 @@ class GlobalGrid:
         return np.linalg.norm(self.index2hkl(index) @ orthogonal, axis=-1)
 
     def map_to_asu(self, index: np.ndarray) -> np.ndarray:
-        """The representatives of voxels in the Laue group's asymmetric unit, as cctbx chooses it.
+        """The representatives of voxels in the asymmetric unit of the equivalence group, as cctbx chooses it.
+
+        With ``friedel_apart`` they are those of the Laue group or minus them.
 
         Parameters
         ----------
@@ -207,7 +217,7 @@ class GlobalGrid:
         ndarray, shape (n, 3), int32
         """
         indices = miller_index_from_numpy(index)
-        miller.map_to_asu(self.laue_group.type(), False, indices)
+        miller.map_to_asu(self.equivalence_group.type(), self.friedel_apart, indices)
         return miller_index_to_numpy(indices)
 
     def is_bragg(self, index: np.ndarray) -> np.ndarray:
@@ -227,12 +237,13 @@ class GlobalGrid:
 
     def to_dict(self) -> dict:
         """As JSON-ready values; :meth:`from_dict` gives an equal grid back."""
-        return {
+        values = {
             "unit_cell": list(self.unit_cell.parameters()),
             "space_group": self.space_group.type().hall_symbol().strip(),
             "ndiv": list(self.ndiv),
             "d_min": self.d_min,
         }
+        return {**values, "friedel_apart": True} if self.friedel_apart else values
 
     @classmethod
     def from_dict(cls, values: dict) -> GlobalGrid:
@@ -241,6 +252,7 @@ class GlobalGrid:
             sgtbx.space_group(values["space_group"]),
             tuple(values["ndiv"]),
             values["d_min"],
+            values.get("friedel_apart", False),
         )
 
     def as_json(self) -> str:
@@ -271,6 +283,7 @@ d_min = {self.d_min!r}
         return (
             f"{' x '.join(map(str, self.shape))} voxels, {','.join(map(str, self.ndiv))} to a reciprocal-lattice "
             f"spacing, to {self.d_min:.2f} A; cell {cell}; Laue group {self.laue_symbol}"
+            + (", Friedel mates apart" if self.friedel_apart else "")
         )
 
 

@@ -108,7 +108,7 @@ def write_map(
     history : sequence of ProcessRecord
         What ran, oldest first.
     expand : bool
-        Give the values to all voxels that are equivalent under the Laue group. The map is the box that holds them all.
+        Give the values to all voxels that are equivalent in the grid. The map is the box that holds them all.
 
     Raises
     ------
@@ -184,8 +184,8 @@ def read_map(filename: str | os.PathLike) -> DiffuseMap:
 
 
 def _rotations(grid: GlobalGrid) -> list[np.ndarray]:
-    """The Laue group's matrices R, shape (3, 3): voxels n and n R are equivalent (cctbx's convention for indices)."""
-    operations = grid.laue_group.build_derived_point_group()
+    """Matrices R, shape (3, 3), of the group: voxels n and n R are equivalent (cctbx's convention for indices)."""
+    operations = grid.equivalence_group.build_derived_point_group()
     return [np.array(operation.r().as_double()).reshape(3, 3).astype(np.int64) for operation in operations]
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libtbx.phil
 import numpy as np
 from dials.array_family import flex
 from dxtbx import flumpy
 
-from dials_diffuse.algorithms.merging.statistics import ShellStatistics, shell_statistics
+from dials_diffuse.algorithms.merging.groups import check_kind, group_of_observations, possible_kinds
+from dials_diffuse.algorithms.merging.halves import half_sets
+from dials_diffuse.algorithms.merging.scatter import scatter
+from dials_diffuse.algorithms.merging.statistics import MergingStatistics, merging_statistics
 from dials_diffuse.algorithms.scaling import observations as scaling_observations
 from dials_diffuse.algorithms.scaling.expectation import merge_part, merge_voxels
-from dials_diffuse.algorithms.scaling.observations import GroupedObservations, scaled_observations
+from dials_diffuse.algorithms.scaling.observations import scaled_observations
 from dials_diffuse.dataset import Dataset
-from dials_diffuse.grid import GlobalGrid, miller_index_from_numpy, miller_index_to_numpy
+from dials_diffuse.grid import GlobalGrid, miller_index_from_numpy
 
 logger = logging.getLogger("dials.diffuse.merging")
 
@@ -30,14 +33,15 @@ class MergedMap:
     Attributes
     ----------
     grid : GlobalGrid
+        With ``friedel_apart`` if the mates were not merged.
     index : ndarray, shape (m, 3), int32
     intensity, variance : ndarray
         Photons / (s sr), and squared.
     multiplicity, pixels : ndarray, int64
         Observations and pixel measurements merged.
     half_1, half_1_variance, half_2, half_2_variance : ndarray
-        The same from two random halves of the observations; NaN where a half is empty.
-    statistics : ShellStatistics
+        The same from two half sets of the observations; NaN where a half is empty.
+    statistics : MergingStatistics
     wavelengths : ndarray
         The different wavelengths of the experiments, Angstrom.
     """
@@ -52,7 +56,7 @@ class MergedMap:
     half_1_variance: np.ndarray
     half_2: np.ndarray
     half_2_variance: np.ndarray
-    statistics: ShellStatistics
+    statistics: MergingStatistics
     wavelengths: np.ndarray
 
     def as_reflections(self) -> flex.reflection_table:
@@ -84,8 +88,12 @@ class MergedMap:
         }
 
 
+#: Reduced chi-squared between equivalent voxels from which there is a warning.
+MUCH = 1.5
+
+
 def merge(dataset: Dataset, params: libtbx.phil.scope_extract) -> MergedMap:
-    """Merge scaled observations over the Laue group.
+    """Merge scaled observations over the Laue group, or the point group.
 
     Parameters
     ----------
@@ -101,31 +109,36 @@ def merge(dataset: Dataset, params: libtbx.phil.scope_extract) -> MergedMap:
     Raises
     ------
     Sorry
-        If there are no observations.
+        If there are no observations, or they can not be divided into the half sets that were asked for.
     """
-    table = dataset.observations
+    options = params.merging
+    dataset = replace(dataset, grid=replace(dataset.grid, friedel_apart=options.friedel == "apart"))
     observations = scaled_observations(dataset)
-    pixels = flumpy.to_numpy(table["num_pixels.valid"])[observations.rows].astype(np.int64)
+    check_kind(options.halves, dataset, observations)
+    pixels = flumpy.to_numpy(dataset.observations["num_pixels.valid"])[observations.rows].astype(np.int64)
     q = dataset.grid.q(observations.voxels)
     whole = merge_voxels(observations, q)
-    generator = np.random.default_rng(params.merging.seed)
-    in_first = (generator.random(len(table)) < 0.5)[observations.rows]
+    scatters = {}
+    for kind in possible_kinds(dataset, observations):
+        groups = group_of_observations(kind, dataset, observations)
+        scatters[kind] = scatter(observations, q, whole, groups)
+        if kind == options.halves:
+            in_first = half_sets(kind, observations, groups, options.seed)
     halves = [merge_part(observations, q, whole, part) for part in (in_first, ~in_first)]
-    mates_in_first = split_mates(dataset, observations)
-    mates = [merge_part(observations, q, whole, part)[0] for part in (mates_in_first, ~mates_in_first)]
-    isotropic = whole.prior.mean_at(q)
-    statistics = shell_statistics(
+    statistics = merging_statistics(
         dataset.grid,
-        q,
+        observations.voxels,
         (whole.intensity, whole.variance, observations.multiplicity),
-        isotropic,
-        (halves[0][0], halves[1][0]),
-        (mates[0], mates[1]),
-        params.merging.n_shells,
+        whole.prior.mean_at(q),
+        scatters,
+        options.halves,
+        options.n_shells,
+        options.halo_radius,
     )
     logger.info(
         "Merged %d observations into %d voxels (%s)\n\n%s", len(observations.rows), len(q), dataset.grid, statistics
     )
+    _warn_of_mates(statistics)
     return MergedMap(
         dataset.grid,
         observations.voxels,
@@ -140,38 +153,19 @@ def merge(dataset: Dataset, params: libtbx.phil.scope_extract) -> MergedMap:
     )
 
 
-def split_mates(dataset: Dataset, observations: GroupedObservations) -> np.ndarray:
-    """Split observations by the voxel they saw before symmetry was applied, equivalent voxels falling into both parts.
-
-    Returns
-    -------
-    ndarray, shape (n,), bool
-        The distinct equivalents of a voxel, in random order, are in the first part and not, in turns; all observations
-        of one of them are together.
-    """
-    own = np.empty(len(observations.rows), dtype=np.int64)
-    indices = dataset.observations["miller_index"].select(flumpy.from_numpy(observations.rows.astype(np.uint64)))
-    for _, chosen in observations.chunks():
-        own[chosen] = dataset.grid.index2key(miller_index_to_numpy(indices[chosen]))
-    own = _scatter(own)
-    voxel = observations.spread(np.arange(len(observations.voxels)))
-    order = np.lexsort((own, voxel))
-    own = own[order]
-    new = np.concatenate([[True], own[1:] != own[:-1]])  # an own voxel belongs to one asymmetric-unit voxel only
-    number = np.cumsum(new)
-    number -= number[observations.first[voxel]]
-    part = np.empty(len(order), dtype=bool)
-    part[order] = number % 2 == 0
-    return part
-
-
-def _scatter(keys: np.ndarray) -> np.ndarray:
-    """Different numbers for different keys, without their order: the finaliser of SplitMix64 (Steele et al. (2014)).
-
-    In the order of the keys, equivalents would fall into the parts by rules that hide broken symmetry (for 4/m, the
-    mates by the fourfold axis evenly).
-    """
-    z = keys.astype(np.uint64)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+def _warn_of_mates(statistics: MergingStatistics) -> None:
+    """Say so if what was merged as equivalent differs by more than its errors."""
+    causes = {
+        "sweep": "Sweeps",
+        "laue": "Voxels that Laue symmetry makes equivalent",
+        "friedel": "Friedel mates",
+    }
+    for kind, what in causes.items():
+        agreement = statistics.overall.agreements.get(kind)
+        if agreement is not None and agreement.chi_squared > MUCH:
+            logger.warning(
+                "%s differ by more than their errors: reduced chi-squared %.2f, %.2f for single observations.",
+                what,
+                agreement.chi_squared,
+                statistics.overall.chi_squared,
+            )

@@ -1,19 +1,47 @@
-"""How good the merged intensities are, by shells of resolution."""
+"""How good the merged intensities are: by shells of resolution, next to Bragg points and between them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from cctbx import miller
 from dials.util import tabulate
 
-from dials_diffuse.grid import GlobalGrid, miller_index_to_numpy
+from dials_diffuse.algorithms.merging.completeness import Completeness, completeness, possible_voxels, shell_numbers
+from dials_diffuse.algorithms.merging.correlations import Correlation, correlation
+from dials_diffuse.algorithms.merging.halo import in_halo
+from dials_diffuse.algorithms.merging.scatter import Scatter
+from dials_diffuse.grid import GlobalGrid
+
+__all__ = ["Agreement", "MergingStatistics", "Shell", "ShellStatistics", "merging_statistics", "possible_voxels"]
+
+#: What statistics of groups (see groups.py) are called.
+NAMES = {"observation": "observation", "sweep": "sweep", "operation": "laue", "friedel": "friedel"}
+
+
+@dataclass
+class Agreement:
+    """How groups of observations agree with the merged voxels (formulas: scatter.py).
+
+    Attributes
+    ----------
+    chi_squared : float
+        Reduced; 1 if the variances are right.
+    degrees_of_freedom : float
+    r_meas, r_meas_expected : float
+        R_meas, and what the variances let expect of it: at a photon an observation that is above 0.5.
+    """
+
+    chi_squared: float
+    degrees_of_freedom: float
+    r_meas: float
+    r_meas_expected: float
 
 
 @dataclass
 class Shell:
-    """Statistics of one shell, or of all voxels.
+    """Statistics of one shell, or of all.
 
     Attributes
     ----------
@@ -24,19 +52,14 @@ class Shell:
     multiplicity : float
         Mean number of observations of a measured voxel.
     mean_intensity, mean_i_over_sigma : float
-    cc_half : float
-        Pearson's correlation of the intensities from two random halves of the observations, over the voxels that both
-        halves hold. Every voxel counts the same: at low counts that is the correlation of what is in the map, poorly
-        measured voxels included.
-    cc_half_anisotropic : float
-        The same after the mean intensity at the voxel's |q| is subtracted: without the fall-off with resolution, which
-        agrees in any two sets of data.
-    cc_half_probability : float
-        Probability of a ``cc_half_anisotropic`` as high by chance, by Student's t test with n - 2 degrees of freedom
-        (as iotbx/merging_statistics.py does for CC1/2).
-    cc_laue : float
-        As ``cc_half_anisotropic``, but the two sets are different, symmetry-equivalent voxels: what agrees here is not
-        due to the same pixels or the same region of reciprocal space being seen twice.
+    correlations : dict of str to Correlation
+        ``cc_half``: CC1/2 of half sets of the kind that was asked for. ``cc_half_anisotropic``: the same after the mean
+        intensity at the voxel's |q| is subtracted: without the fall-off with resolution, which agrees in any two sets
+        of data. ``cc_observation``, ``cc_sweep``, ``cc_laue``, ``cc_friedel``: as ``cc_half_anisotropic``, for half
+        sets of each kind (see groups.py). They are on one scale: lower than ``cc_observation`` means that sweeps or
+        mates differ.
+    agreements : dict of str to Agreement
+        The same kinds: ``observation``, ``sweep``, ``laue``, ``friedel``.
     """
 
     d_max: float
@@ -46,15 +69,44 @@ class Shell:
     multiplicity: float
     mean_intensity: float
     mean_i_over_sigma: float
-    cc_half: float
-    cc_half_anisotropic: float
-    cc_half_probability: float
-    cc_laue: float
+    correlations: dict[str, Correlation]
+    agreements: dict[str, Agreement]
 
     @property
     def completeness(self) -> float:
         """Part of the possible voxels that were measured."""
         return self.voxels / self.possible if self.possible else float("nan")
+
+    @property
+    def cc_half(self) -> float:
+        return self.correlations["cc_half"].value
+
+    @property
+    def cc_half_anisotropic(self) -> float:
+        return self.correlations["cc_half_anisotropic"].value
+
+    @property
+    def chi_squared(self) -> float:
+        """Reduced chi-squared of the observations against the merged voxels."""
+        return self.agreements["observation"].chi_squared
+
+    def cc(self, kind: str) -> float:
+        """Correlation (isotropic part subtracted) by ``sweep``, ``laue``, ``friedel``; NaN if there is none."""
+        return self.correlations[f"cc_{kind}"].value if f"cc_{kind}" in self.correlations else float("nan")
+
+    def to_dict(self) -> dict:
+        """JSON-ready and flat; what is no number is None."""
+        names = ("d_max", "d_min", "voxels", "possible", "multiplicity", "mean_intensity", "mean_i_over_sigma")
+        values = {**{name: getattr(self, name) for name in names}, "completeness": self.completeness}
+        for name, found in self.correlations.items():
+            values |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
+            values |= {f"{name}_probability": found.probability, f"{name}_voxels": found.voxels}
+        for name, of in (("cc_true", "cc_half"), ("cc_true_anisotropic", "cc_half_anisotropic")):
+            values |= dict(zip((name, f"{name}_low", f"{name}_high"), self.correlations[of].with_truth()))
+        for name, agreement in self.agreements.items():
+            ending = "" if name == "observation" else f"_{name}"
+            values |= {f"{key}{ending}": value for key, value in vars(agreement).items()}
+        return {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 
 @dataclass
@@ -65,52 +117,100 @@ class ShellStatistics:
     overall: Shell
 
     def to_dict(self) -> dict:
-        """JSON-ready: what is no number is None."""
+        """JSON-ready."""
+        return {"shells": [shell.to_dict() for shell in self.shells], "overall": self.overall.to_dict()}
+
+
+@dataclass
+class MergingStatistics(ShellStatistics):
+    """Statistics of all voxels.
+
+    Attributes
+    ----------
+    halves : str
+        The kind of half sets of ``cc_half``.
+    halo, between : ShellStatistics
+        Of voxels next to Bragg points alone, and of the others.
+    completeness : Completeness
+        In directions.
+    """
+
+    halves: str
+    halo: ShellStatistics
+    between: ShellStatistics
+    completeness: Completeness
+
+    def to_dict(self) -> dict:
+        """JSON-ready."""
         return {
-            "shells": [_jsonable(shell) for shell in self.shells],
-            "overall": _jsonable(self.overall),
+            **super().to_dict(),
+            "halves": self.halves,
+            "halo": self.halo.to_dict(),
+            "between": self.between.to_dict(),
+            "directions": self.completeness.to_dict(),
         }
 
     def __str__(self) -> str:
-        header = ["d (A)", "Voxels", "Compl.", "Mult.", "<I>", "<I/sigma>", "CC1/2", "CC1/2 aniso", "P", "CC Laue"]
-        rows = [_row(shell) for shell in self.shells]
-        return tabulate([*rows, ["Overall", *_row(self.overall)[1:]]], header)
+        kinds = [(kind, f"CC {kind}") for kind in ("laue", "friedel") if kind in self.overall.agreements]
+        header = ["d (A)", "Voxels", "Compl.", "Mult.", "<I/sigma>", "CC1/2", "aniso", "95 %", "CC true"]
+        header += [name for _, name in kinds] + ["R_meas", "chi2"]
+        rows = [_row(shell, kinds, _range(shell)) for shell in self.shells]
+        parts = (("Overall", self), ("Bragg halos", self.halo), ("Between", self.between))
+        rows += [_row(part.overall, kinds, name) for name, part in parts if part.overall.voxels]
+        observations = self.overall.agreements["observation"]
+        return (
+            f"{tabulate(rows, header)}\n"
+            f"CC1/2: between half sets by {self.halves}. From aniso on, the mean intensity at |q| is subtracted.\n"
+            "95 %: confidence interval. CC true: sqrt(2 CC / (1 + CC)), the correlation of map and truth.\n"
+            f"Overall R_meas is expected to be {observations.r_meas_expected:.3f}.\n"
+            f"{self.completeness}"
+        )
 
 
-def shell_statistics(
+def merging_statistics(
     grid: GlobalGrid,
-    q: np.ndarray,
+    index: np.ndarray,
     merged: tuple[np.ndarray, np.ndarray, np.ndarray],
     isotropic: np.ndarray,
-    halves: tuple[np.ndarray, np.ndarray],
-    mates: tuple[np.ndarray, np.ndarray],
+    scatters: dict[str, Scatter],
+    halves: str,
     n_shells: int,
-) -> ShellStatistics:
+    halo_radius: float = 1.0,
+) -> MergingStatistics:
     """Statistics of merged voxels.
 
     Parameters
     ----------
     grid : GlobalGrid
-    q : ndarray, shape (m,)
-        |q| of the voxels, 1/Angstrom.
+    index : ndarray, shape (m, 3), int
+        The voxels, in the asymmetric unit.
     merged : tuple of 3 ndarray, shape (m,)
         Intensity, its variance, number of observations.
     isotropic : ndarray, shape (m,)
         Mean intensity at the voxels' |q|.
-    halves, mates : tuple of 2 ndarray, shape (m,)
-        Intensities from random halves, and from symmetry-equivalent voxels; NaN where there is none.
+    scatters : dict of str to Scatter
+        By kind of groups: ``observation`` and others.
+    halves : str
+        The kind that ``cc_half`` is of.
     n_shells : int
         Shells of equal volume up to the grid's d_min.
+    halo_radius : float
+        See :func:`dials_diffuse.algorithms.merging.halo.in_halo`.
     """
     edges = (np.arange(n_shells + 1) / n_shells) ** (1 / 3) / grid.d_min
-    number = np.clip(np.searchsorted(edges, q, side="left") - 1, 0, n_shells - 1)
-    possible = possible_voxels(grid, edges)
+    number = shell_numbers(grid.q(index), edges)
+    halo = in_halo(grid, index, halo_radius)
+    possible = completeness(grid, index, edges, halo_radius)
 
     def of(chosen: np.ndarray, q_min: float, q_max: float, n_possible: int) -> Shell:
         intensity, variance, multiplicity = (array[chosen] for array in merged)
-        pairs = [(a[chosen], b[chosen]) for a, b in (halves, mates)]
-        mean = isotropic[chosen]
-        anisotropic, n_pairs = correlation(pairs[0][0] - mean, pairs[0][1] - mean)
+        deviation = intensity - isotropic[chosen]
+        by_scatter = {kind: found.variance[chosen] for kind, found in scatters.items()}
+        correlations = {
+            "cc_half": correlation(intensity, by_scatter[halves]),
+            "cc_half_anisotropic": correlation(deviation, by_scatter[halves]),
+            **{f"cc_{NAMES[kind]}": correlation(deviation, by_scatter[kind]) for kind in scatters},
+        }
         return Shell(
             d_max=1 / q_min if q_min > 0 else float("inf"),
             d_min=1 / q_max,
@@ -119,68 +219,51 @@ def shell_statistics(
             multiplicity=_mean(multiplicity),
             mean_intensity=_mean(intensity),
             mean_i_over_sigma=_mean(intensity / np.sqrt(variance)),
-            cc_half=correlation(*pairs[0])[0],
-            cc_half_anisotropic=anisotropic,
-            cc_half_probability=chance_of(anisotropic, n_pairs),
-            cc_laue=correlation(pairs[1][0] - mean, pairs[1][1] - mean)[0],
+            correlations=correlations,
+            agreements={NAMES[kind]: _agreement(found, chosen) for kind, found in scatters.items()},
         )
 
-    shells = [of(number == i, edges[i], edges[i + 1], possible[i]) for i in range(n_shells)]
-    return ShellStatistics(shells, of(np.ones(len(q), dtype=bool), 0.0, edges[-1], possible.sum()))
+    def by_shell(chosen: np.ndarray, n_possible: np.ndarray) -> tuple[list[Shell], Shell]:
+        shells = [of(chosen & (number == i), edges[i], edges[i + 1], n_possible[i]) for i in range(n_shells)]
+        return shells, of(chosen, 0.0, edges[-1], n_possible.sum())
+
+    return MergingStatistics(
+        *by_shell(np.ones(len(index), dtype=bool), possible.halo + possible.between),
+        halves=halves,
+        halo=ShellStatistics(*by_shell(halo, possible.halo)),
+        between=ShellStatistics(*by_shell(~halo, possible.between)),
+        completeness=possible,
+    )
 
 
-def possible_voxels(grid: GlobalGrid, edges: np.ndarray) -> np.ndarray:
-    """Voxels of the asymmetric unit in shells between the given |q|, shape (k + 1,); int64, shape (k,)."""
-    point_group = grid.laue_group.build_derived_point_group()  # centring leaves out Bragg points, not voxels
-    indices = miller.index_generator(grid.supercell, point_group.type(), False, grid.d_min * (1 - 1e-9)).to_array()
-    counts = np.zeros(len(edges) - 1, dtype=np.int64)
-    counts[0] = 1  # the origin, which the generator passes over
-    for begin in range(0, len(indices), 1_000_000):
-        q = grid.q(miller_index_to_numpy(indices[begin : begin + 1_000_000]))
-        q = q[q <= 1 / grid.d_min]
-        number = np.clip(np.searchsorted(edges, q, side="left") - 1, 0, len(counts) - 1)
-        counts += np.bincount(number, minlength=len(counts))
-    return counts
-
-
-def correlation(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
-    """Pearson's correlation over the entries where both are numbers, and their number; NaN for fewer than 3."""
-    both = np.isfinite(a) & np.isfinite(b)
-    a, b = a[both], b[both]
-    if len(a) < 3 or a.std() == 0 or b.std() == 0:
-        return float("nan"), len(a)
-    return float(np.corrcoef(a, b)[0, 1]), len(a)
-
-
-def chance_of(cc: float, n: int) -> float:
-    """Probability that n uncorrelated pairs correlate as much or more: t = r sqrt((n - 2) / (1 - r^2))."""
-    from scipy.stats import t
-
-    if not np.isfinite(cc):
-        return float("nan")
-    return float(t.sf(cc * np.sqrt((n - 2) / max(1 - cc**2, 1e-300)), n - 2))
+def _agreement(scatter: Scatter, chosen: np.ndarray) -> Agreement:
+    names = ("chi_squared", "degrees_of_freedom", "deviation", "expected_deviation", "photons")
+    chi_squared, freedom, deviation, expected, photons = (getattr(scatter, name)[chosen].sum() for name in names)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return Agreement(*(float(x) for x in (chi_squared / freedom, freedom, deviation / photons, expected / photons)))
 
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _row(shell: Shell) -> list:
-    d_max = f"{shell.d_max:.2f}" if np.isfinite(shell.d_max) else "inf"
-    correlations = [f"{cc:.4f}" for cc in (shell.cc_half, shell.cc_half_anisotropic)]
+def _range(shell: Shell) -> str:
+    return f"{shell.d_max:.2f} - {shell.d_min:.2f}" if np.isfinite(shell.d_max) else f"inf - {shell.d_min:.2f}"
+
+
+def _row(shell: Shell, kinds: Sequence[tuple[str, str]], name: str) -> list:
+    anisotropic = shell.correlations["cc_half_anisotropic"]
     return [
-        f"{d_max} - {shell.d_min:.2f}",
+        name,
         shell.voxels,
         f"{shell.completeness:.3f}",
         f"{shell.multiplicity:.1f}",
-        f"{shell.mean_intensity:.4g}",
         f"{shell.mean_i_over_sigma:.2f}",
-        *correlations,
-        f"{shell.cc_half_probability:.1e}",
-        f"{shell.cc_laue:.4f}",
+        f"{shell.cc_half:.3f}",
+        f"{anisotropic.value:.3f}",
+        f"{anisotropic.low:.2f} to {anisotropic.high:.2f}",
+        f"{anisotropic.with_truth()[0]:.3f}",
+        *(f"{shell.cc(kind):.3f}" for kind, _ in kinds),
+        f"{shell.agreements['observation'].r_meas:.3f}",
+        f"{shell.chi_squared:.3f}",
     ]
-
-
-def _jsonable(shell: Shell) -> dict:
-    values = {**asdict(shell), "completeness": shell.completeness}
-    return {name: value if np.isfinite(value) else None for name, value in values.items()}

@@ -5,84 +5,66 @@ import json
 
 import numpy as np
 import pytest
-import scipy.stats
-from cctbx import miller, sgtbx, uctbx
+from cctbx import sgtbx, uctbx
 
-from dials_diffuse.algorithms.merging.statistics import (
-    chance_of,
-    correlation,
-    possible_voxels,
-    shell_statistics,
-)
+from dials_diffuse.algorithms.merging.scatter import Scatter
+from dials_diffuse.algorithms.merging.statistics import merging_statistics
 from dials_diffuse.grid import GlobalGrid
 
-CELLS = {
-    "P 1": (11, 12, 13, 85, 95, 100),
-    "P 21": (11, 12, 13, 90, 100, 90),
-    "C 2": (14, 12, 13, 90, 100, 90),
-    "P 41 21 2": (11, 11, 14, 90, 90, 90),
-    "P 3": (11, 11, 14, 90, 90, 120),
-    "I 2 3": (13, 13, 13, 90, 90, 90),
-}
+GRID = GlobalGrid(uctbx.unit_cell((20, 20, 20, 90, 90, 90)), sgtbx.space_group_info("P 1").group(), (2, 2, 2), 4.0)
 
 
-@pytest.mark.parametrize("symbol", CELLS)
-def test_possible_voxels_are_the_orbits(symbol):
-    """Against cctbx's orbits of every voxel in the box: one voxel for each, centring or not."""
-    grid = GlobalGrid(uctbx.unit_cell(CELLS[symbol]), sgtbx.space_group_info(symbol).group(), (2, 2, 2), 4.0)
-    edges = np.array([0, 0.15, 0.2, 0.25])
-    group = grid.laue_group.build_derived_point_group()
-    orbits = set()
-    for index in itertools.product(*(range(-n, n + 1) for n in grid.n_max)):
-        if grid.contains(np.array([index]))[0]:
-            orbits.add(max(mate.h() for mate in miller.sym_equiv_indices(group, index).indices()))
-    q = grid.q(np.array(list(orbits)))
-    wanted = [((q > low) & (q <= high)).sum() for low, high in zip(edges[:-1], edges[1:])]
-    wanted[0] += 1  # the origin
-    assert possible_voxels(grid, edges).tolist() == wanted
-
-
-def test_correlation_and_its_chance():
-    rng = np.random.default_rng(0)
-    a = rng.normal(size=200)
-    b = 0.15 * a + rng.normal(size=200)
-    a[:5], b[190:] = np.nan, np.nan
-    cc, n = correlation(a, b)
-    expected = scipy.stats.pearsonr(a[5:190], b[5:190], alternative="greater")
-    assert n == 185
-    assert cc == pytest.approx(expected.statistic)
-    assert chance_of(cc, n) == pytest.approx(expected.pvalue)
-    assert chance_of(1.0, 50) == pytest.approx(0)
-    assert np.isnan(correlation(a[:6], b[:6])[0])
-    assert np.isnan(chance_of(float("nan"), 2))
+def scatter_of(variance: np.ndarray) -> Scatter:
+    one = np.ones(len(variance))
+    return Scatter(variance, 3.3 * one, 3 * one, 2 * one, 2.2 * one, 10 * one)
 
 
 def test_shells():
-    grid = GlobalGrid(uctbx.unit_cell((20, 20, 20, 90, 90, 90)), sgtbx.space_group_info("P 1").group(), (1, 1, 1), 4.0)
-    index = np.array(list(itertools.product(range(-5, 6), repeat=3)))
-    index = np.unique(grid.map_to_asu(index[grid.contains(index)]), axis=0)
-    q = grid.q(index)
+    index = np.array(list(itertools.product(range(-10, 11), repeat=3)))
+    index = np.unique(GRID.map_to_asu(index[GRID.contains(index)]), axis=0)
+    n = len(index)
     rng = np.random.default_rng(0)
-    truth = rng.gamma(5, 2, len(q))
-    halves = (truth + rng.normal(0, 1, len(q)), truth + rng.normal(0, 1, len(q)))
-    merged = (np.mean(halves, axis=0), np.full(len(q), 0.5), np.full(len(q), 4))
-    statistics = shell_statistics(grid, q, merged, np.full(len(q), 10.0), halves, halves, 4)
+    truth = rng.gamma(5, 2, n)
+    halves = (truth + rng.normal(0, 1, n), truth + rng.normal(0, 1, n))
+    merged = (np.mean(halves, axis=0), np.full(n, 0.5), np.full(n, 4))
+    scatters = {
+        "observation": scatter_of((halves[0] - halves[1]) ** 2 / 4),
+        "operation": scatter_of(np.full(n, np.nan)),
+    }
+    statistics = merging_statistics(GRID, index, merged, np.full(n, 10.0), scatters, "observation", 4)
     assert [shell.completeness for shell in statistics.shells] == [1, 1, 1, 1]
-    assert statistics.overall.voxels == len(q) == sum(shell.voxels for shell in statistics.shells)
     counts = [shell.voxels for shell in statistics.shells]
-    assert max(counts) < 1.5 * min(counts)  # equal volumes
+    assert statistics.overall.voxels == n == sum(counts)
+    assert max(counts) < 1.1 * min(counts)  # equal volumes
+    for number, shell in enumerate(statistics.shells):
+        parts = (statistics.halo.shells[number], statistics.between.shells[number])
+        assert shell.voxels == sum(part.voxels for part in parts)
+        assert shell.possible == sum(part.possible for part in parts)
+    assert statistics.halo.overall.voxels / n == pytest.approx(4 / 8, abs=0.05)  # the point and half of six neighbours
     assert statistics.shells[0].d_max == np.inf and statistics.shells[-1].d_min == pytest.approx(4)
-    assert statistics.overall.cc_half == pytest.approx(np.corrcoef(*halves)[0, 1])
-    assert statistics.overall.mean_i_over_sigma == pytest.approx(np.mean(merged[0] / np.sqrt(0.5)))
-    assert statistics.overall.multiplicity == 4
+    overall = statistics.overall
+    assert overall.cc_half == pytest.approx(np.corrcoef(*halves)[0, 1], abs=1e-3)
+    assert overall.mean_i_over_sigma == pytest.approx(np.mean(merged[0] / np.sqrt(0.5)))
+    assert overall.multiplicity == 4
+    assert overall.chi_squared == pytest.approx(1.1)
+    assert overall.agreements["observation"].r_meas == pytest.approx(0.2)
+    assert overall.agreements["observation"].r_meas_expected == pytest.approx(0.22)
     report = json.loads(json.dumps(statistics.to_dict(), allow_nan=False))
     assert report["shells"][0]["d_max"] is None
-    assert str(statistics).count("\n") == 8
+    assert report["overall"]["cc_laue"] is None and report["overall"]["cc_laue_voxels"] == 0
+    assert report["overall"]["cc_half_low"] < overall.cc_half < report["overall"]["cc_half_high"]
+    assert report["overall"]["cc_true"] == pytest.approx(np.corrcoef(merged[0], truth)[0, 1], abs=0.01)
+    assert report["halo"]["overall"]["voxels"] + report["between"]["overall"]["voxels"] == n
+    assert [axis["name"] for axis in report["directions"]["axes"]] == ["a*", "b*", "c*"]
+    table = str(statistics).splitlines()
+    assert sum(line.startswith("|") for line in table) == 2 + 4 + 3
+    assert max(map(len, table)) < 150
 
 
 def test_empty_shells_are_no_error():
-    grid = GlobalGrid(uctbx.unit_cell((20, 20, 20, 90, 90, 90)), sgtbx.space_group_info("P 1").group(), (1, 1, 1), 4.0)
     one = np.array([1.0])
-    statistics = shell_statistics(grid, np.array([0.1]), (one, one, one), one, (one, one), (one, one), 5)
+    scatters = {"observation": scatter_of(one)}
+    statistics = merging_statistics(GRID, np.array([[2, 0, 0]]), (one, one, one), one, scatters, "observation", 5)
     assert sum(shell.voxels for shell in statistics.shells) == 1
     json.dumps(statistics.to_dict(), allow_nan=False)
+    assert "nan" in str(statistics)
