@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+
+from dials_diffuse.algorithms.processing.children import Children
+from dials_diffuse.algorithms.processing.steps import Step
 
 
 @contextlib.contextmanager
@@ -21,9 +23,12 @@ def working_directory(folder: Path) -> Iterator[None]:
 
 
 def dials(folder: Path, program: str, *args: str) -> None:
-    """Run one of DIALS's own programs in a folder."""
-    done = subprocess.run([f"dials.{program}", *args], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0, f"dials.{program} {' '.join(args)}:\n{done.stdout}\n{done.stderr}"
+    """Run one of DIALS's own programs in a folder, by way of a process that has imported DIALS already."""
+    step = Step(f"dials.{program}", folder, [], [])
+    printed = folder / f"dials.{program}.out"
+    with Children() as children:
+        status, _ = children.run(step.program, step.module, list(args), folder, printed)
+    assert status == 0, f"dials.{program} {' '.join(args)}:\n{printed.read_text()}"
 
 
 def index_and_refine(folder: Path, images: str, *import_options: str) -> None:
@@ -32,7 +37,6 @@ def index_and_refine(folder: Path, images: str, *import_options: str) -> None:
     dials(folder, "import", f"template={images}", *import_options)
     dials(folder, "find_spots", "imported.expt", "d_min=2.5", "nproc=1")
     cell = ("unit_cell=39.5,45.2,51.3,90,90,90", "space_group=P212121")
-    dials(
-        folder, "index", "imported.expt", "strong.refl", *cell, "indexing.method=fft1d", "n_macro_cycles=2", "nproc=1"
-    )
+    fast = ("indexing.method=fft1d", "n_macro_cycles=2", "basis_vector_combinations.max_refine=3", "nproc=1")
+    dials(folder, "index", "imported.expt", "strong.refl", *cell, *fast)
     dials(folder, "refine", "indexed.expt", "indexed.refl", "nproc=1")
