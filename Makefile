@@ -1,4 +1,4 @@
-# make test | demo | bench | lint: each sets up what it needs by itself.
+# make test | demo | bench | bench-scale | lint: each sets up what it needs by itself.
 #
 # A Python that has DIALS (an active conda environment, or PYTHON=...) is used as it is; elsewhere Debian's or Ubuntu's
 # packages are installed (root or sudo needed) and a virtual environment is made over them.
@@ -21,7 +21,7 @@ endif
 RUN := $(BIN)python3
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: setup test demo bench lint clean
+.PHONY: setup test demo bench bench-scale lint clean
 setup: $(READY)
 
 .venv/.ready: setup.py pyproject.toml $(wildcard command_line/*.py)
@@ -47,6 +47,9 @@ demo: $(READY)
 
 bench: $(READY)
 	$(RUN) benchmarks/run.py
+
+bench-scale: $(READY)
+	$(RUN) benchmarks/bench_scale.py
 
 lint: $(READY)
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
