@@ -2,100 +2,101 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import libtbx.phil
 import numpy as np
-from dials.algorithms.scaling.model.model import ScalingModelBase, initialise_smooth_input
+from dials.algorithms.scaling.model.model import ScalingModelBase
 from dials.array_family import flex
 from dxtbx.model import Experiment
 from iotbx.phil import parse
 
+from dials_diffuse.algorithms.scaling.places import Places
 from dials_diffuse.algorithms.scaling.scale_term import ScaleTerm
+from dials_diffuse.algorithms.scaling.term import Term
+from dials_diffuse.algorithms.scaling.terms import term_class
 from dials_diffuse.phil_scope.scale import model_phil_str
-
-#: The terms of the model by the names of their components.
-TERMS = {"scale": ScaleTerm}
 
 
 class DiffuseScalingModel(ScalingModelBase):
-    """Scaling of diffuse intensities: I_obs = b(phi) I.
+    """Scaling of diffuse intensities: I_obs = a(x, y, phi) d(x, y) [b(phi) I + c(|q|, phi)].
 
     Parameters
     ----------
-    parameters_dict : dict
-        For each term in ``configdict["corrections"]``: ``{"parameters": flex.double, "parameter_esds": flex.double or
-        None}``.
-    configdict : dict
-        ``corrections``, the names of the terms; ``scale_rot_interval``, degrees between knots; ``s_norm_fac``, knots to
-        a frame (both None for a still).
+    terms : sequence of Term
+        The first is b.
+    configdict : dict, optional
+        What else is known, such as the error model's parameters.
     """
 
     id_ = "diffuse"
     phil_scope = parse(model_phil_str)
 
-    def __init__(self, parameters_dict: dict, configdict: dict, is_scaled: bool = False) -> None:
-        super().__init__(configdict, is_scaled)
-        for name in configdict["corrections"]:
-            self._components[name] = TERMS[name](
-                parameters_dict[name]["parameters"], parameters_dict[name]["parameter_esds"]
-            )
+    def __init__(self, terms: Sequence[Term], configdict: dict | None = None, is_scaled: bool = False) -> None:
+        config = {term.name: term.to_config() for term in terms}
+        super().__init__({**(configdict or {}), "corrections": [term.name for term in terms], **config}, is_scaled)
+        for term in terms:
+            self._components[term.name] = term
+
+    @property
+    def terms(self) -> list[Term]:
+        """The components."""
+        return list(self._components.values())
 
     @classmethod
-    def for_experiment(cls, experiment: Experiment, scale_interval: float) -> DiffuseScalingModel:
-        """The model of an experiment before refinement: b = 1.
+    def for_experiment(
+        cls, experiment: Experiment, names: Sequence[str], params: libtbx.phil.scope_extract, d_min: float
+    ) -> DiffuseScalingModel:
+        """The model of an experiment before refinement: every term does nothing.
 
         Parameters
         ----------
         experiment : Experiment
-            Knots are laid over its whole scan; a still gets one factor.
-        scale_interval : float
-            Degrees between knots; made a little smaller so that knots fit the scan.
+        names : sequence of str
+            Of the terms; those that the experiment cannot have are left out.
+        params : libtbx.phil.scope_extract
+            The ``scaling`` scope of :data:`dials_diffuse.phil_scope.scale.phil_scope`.
+        d_min : float
+            Of the grid, Angstrom.
         """
-        configdict: dict[str, Any] = {"corrections": ["scale"], "scale_rot_interval": None, "s_norm_fac": None}
-        n_parameters = 1
-        if experiment.scan is not None and not experiment.scan.is_still():
-            scan = experiment.scan
-            n_parameters, configdict["s_norm_fac"], configdict["scale_rot_interval"] = initialise_smooth_input(
-                scan.get_oscillation_range(), scan.get_oscillation()[1], scale_interval
-            )
-            configdict["first_frame"] = scan.get_array_range()[0]
-        return cls({"scale": {"parameters": flex.double(n_parameters, 1.0), "parameter_esds": None}}, configdict)
+        terms = [term_class(name).for_experiment(experiment, params, d_min) for name in names]
+        return cls([term for term in terms if term is not None])
+
+    def with_term(self, term: Term | None) -> DiffuseScalingModel:
+        """A model of its own, with another term (or none more), and the parameters of this one."""
+        terms = [type(t).from_config(t.to_config(), t.parameters.deep_copy(), None) for t in self.terms]
+        return type(self)([*terms, *([] if term is None else [term])])
 
     @classmethod
     def from_data(
         cls, params: libtbx.phil.scope_extract, experiment: Experiment, reflection_table: flex.reflection_table
     ) -> DiffuseScalingModel:
-        """As dials.scale calls it, with the parameters of this model in the scope ``diffuse``."""
-        return cls.for_experiment(experiment, params.diffuse.scale_interval)
+        """As dials.scale calls it, with the parameters of this model in the scope ``diffuse``: b alone."""
+        return cls([ScaleTerm.for_experiment(experiment, params.diffuse, 1.0)])
 
     @classmethod
     def from_dict(cls, obj: dict) -> DiffuseScalingModel:
         """The model that :meth:`to_dict` wrote."""
         if obj["__id__"] != cls.id_:
             raise RuntimeError(f"expected __id__ {cls.id_}, got {obj['__id__']}")
-        configdict = obj["configuration_parameters"]
-        parameters = {}
-        for name in configdict["corrections"]:
+        config, terms = obj["configuration_parameters"], []
+        for name in config["corrections"]:
             esds = obj[name].get("est_standard_devs")
-            parameters[name] = {
-                "parameters": flex.double(obj[name]["parameters"]),
-                "parameter_esds": flex.double(esds) if esds else None,
-            }
-        return cls(parameters, configdict, is_scaled=True)
-
-    def knots(self, frame: np.ndarray) -> np.ndarray:
-        """Positions, array index units as ``xyzobs.px.value`` z, shape (n,), in units of the knots of b, from 0."""
-        if self.configdict["s_norm_fac"] is None:
-            return np.zeros(len(frame))
-        return (np.asarray(frame) - self.configdict["first_frame"]) * self.configdict["s_norm_fac"]
+            parameters = flex.double(obj[name]["parameters"])
+            terms.append(term_class(name).from_config(config[name], parameters, flex.double(esds) if esds else None))
+        return cls(terms, config, is_scaled=True)
 
     def configure_components(
         self, reflection_table: flex.reflection_table, experiment: Experiment, params: libtbx.phil.scope_extract
     ) -> None:
         """Give the terms what they need of the observations (called by DIALS)."""
-        frame = np.asarray(reflection_table["xyzobs.px.value"].parts()[2])
-        self.components["scale"].data = {"x": flex.double(self.knots(frame))}
+        x, y, z = (np.asarray(part) for part in reflection_table["xyzobs.px.value"].parts())
+        panel = np.asarray(reflection_table["panel"]) if "panel" in reflection_table else np.zeros(len(x), dtype=int)
+        q = 1 / np.asarray(reflection_table["d"]) if "d" in reflection_table else np.zeros(len(x))
+        places = Places(experiment, panel, x, y, z, q)
+        for term in self.terms:
+            knots = [axis.knots(getattr(places, axis.coordinate)) for axis in term.axes]
+            term.data = {name: flex.double(values) for name, values in zip("xyz", knots)}
 
     @property
     def consecutive_refinement_order(self) -> list[list[str]]:

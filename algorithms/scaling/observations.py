@@ -144,7 +144,7 @@ class GroupedObservations:
             self,
             signal=self.signal - offset,
             response=self.response * factor,
-            noise=self.noise + offset,
+            noise=np.maximum(self.noise + offset, 0),
             error_model=error_model,
         )
 
@@ -165,12 +165,14 @@ class GroupedObservations:
         """The voxels that were observed more than once."""
         return self.select(self.spread(self.multiplicity > 1))
 
-    def chunks(self) -> Iterator[tuple[slice, slice]]:
-        """Slices of voxels and of their observations, about :data:`CHUNK` observations each."""
-        edges = np.searchsorted(self.first, np.arange(0, self.first[-1], CHUNK))
+    def chunks(self, n_observations: int = CHUNK, n_voxels: int = CHUNK) -> Iterator[tuple[slice, slice]]:
+        """Slices of voxels and of their observations: about so many observations each, and not more voxels."""
+        edges = np.searchsorted(self.first, np.arange(0, self.first[-1], n_observations))
         edges = np.unique(np.append(edges, len(self.voxels)))
         for begin, end in zip(edges[:-1], edges[1:]):
-            yield slice(begin, end), slice(self.first[begin], self.first[end])
+            for low in range(begin, end, n_voxels):
+                high = min(low + n_voxels, end)
+                yield slice(low, high), slice(self.first[low], self.first[high])
 
 
 def scaled_observations(dataset: Dataset) -> GroupedObservations:

@@ -1,309 +1,426 @@
-r"""Refinement of the scales of all sweeps together.
+r"""Refinement of the scaling models of all experiments together.
 
-The photons of observation i of voxel v are expected to be g_i b_i I_v + B_i, with b = basis @ p linear in the
-parameters p. A cycle merges the observations with the scales as they are (``expectation.py``), which gives every
-voxel its I_v and posterior mean E_v, and then solves for the parameters by weighted least squares,
+The photons of observation i of voxel v are expected to be
 
-    minimise  sum_i w_i (y_i - g_i b_i I_v)^2 + restraints,   w_i = 1 / (g_i b_i E_v + B_i + var B_i).
+    g_i a_i d_i (b_i I_v + c_i) + B_i,
 
-To fit b with the intensities held where they are, and merge again, in turns, converges slowly where sweeps share few
-voxels, for b and I then give way to each other by small steps. So the intensities are eliminated instead: the normal
+with a, b, c, d (and the terms of plug-ins) functions of parameters p. A cycle merges the observations with the models
+as they are (``expectation.py``), which gives every voxel its I_v and posterior mean E_v, and then makes a step of
+weighted least squares,
+
+    minimise  sum_i w_i (y_i - g_i a_i d_i (b_i I_v + c_i))^2 + restraints,   w_i = 1 / expected variance of y_i.
+
+To fit p with the intensities held where they are, and merge again, in turns, converges slowly where sweeps share few
+voxels, for p and I then give way to each other by small steps. So the intensities are eliminated instead: the normal
 equations of p and all I_v have a diagonal block for the intensities, D, whose Schur complement
 
     A = sum_i w_i J_i^T J_i - sum_v C_v^T C_v / D_v
-    J_i = g_i E_v basis_i,   C_v = sum_i w_i u_i J_i,   D_v = sum_i w_i u_i^2,   u_i = g_i b_i
+    J_i = derivative of the expected photons at I = E_v,   u_i = g_i a_i d_i b_i
+    C_v = sum_i w_i u_i J_i,   D_v = sum_i w_i u_i^2
 
 is as small as the number of parameters (variable projection: Golub & Pereyra (2003) Inverse Problems 19, R1). With E,
 not the noisy I, in J and w, the step is Fisher's scoring for the Poisson likelihood given the photons of each voxel,
 and the estimate stays unbiased at low counts.
 
-Restraints: differences of neighbouring parameters within a sweep are expected to be of size ``smoothness`` (a random
-walk, whose size is found by maximum marginal likelihood), the mean of each sweep very loosely to be near 1. They hold
-what the data do not determine level, and at 1.
+The gradient takes all observations, A a random part of the voxels where there are many: a curvature need not be exact
+for the steps to lead to the exact minimum. So the cost of a cycle is linear in the observations, and A costs as many
+operations as its part of the voxels times p^2.
+
+Restraints: smoothness (``smoothness.py``), the gauges (``gauges.py``), and very loosely the mean of every sweep's b
+near 1 and of its c near 0, where no data determine them.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
-import libtbx
 import libtbx.phil
 import numpy as np
+import scipy.linalg
 import scipy.sparse
 import scipy.sparse.csgraph
-from dials.array_family import flex
 from dxtbx.model.experiment_list import ExperimentList
+from numba import njit
 
-from dials_diffuse.algorithms.scaling.expectation import merge_voxels
+from dials_diffuse.algorithms.scaling.design import Design, PlacedDesign
+from dials_diffuse.algorithms.scaling.error_model import ErrorModel
+from dials_diffuse.algorithms.scaling.expectation import MergedVoxels, merge_voxels
+from dials_diffuse.algorithms.scaling.gauges import Gauges
 from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.algorithms.scaling.smoothness import Smoothness
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.log_levels import experiments_name
+from dials_diffuse.parallel import number_of_processes
+from dials_diffuse.stills import is_still
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
-#: Relative change between knots that is expected where nothing is known.
-INITIAL_SMOOTHNESS = 0.05
-#: Looseness of the restraint of each sweep's mean to 1, relative to the mean.
+#: Looseness of the restraints of each sweep's mean b to 1 (relative to it), and c to 0 (in mean intensities).
 MEAN_LOOSENESS = 10.0
-#: Tightness of the gauge (mean b of the reference is 1); made exact after each step.
-GAUGE = 1e4
-#: Where the smoothness is looked for.
-SMOOTHNESS_RANGE = (1e-4, 1.0)
+#: Tightness of the gauges against the curvature of the data.
+GAUGE = 1e3
+#: Observations in a chunk, and numbers in its part of the mixed block C, which bound memory.
+CHUNK, CHUNK_NUMBERS = 50_000, 10_000_000
+#: Observations that the curvature is taken from, at least, and for each parameter.
+CURVATURE_OBSERVATIONS, CURVATURE_OBSERVATIONS_EACH = 300_000, 300
+#: Updates of the smoothness within a cycle, at most.
+SMOOTHNESS_UPDATES = 1
 
 
 @dataclass
 class Cycle:
-    """What one cycle found: reduced chi-squared before its step, the smoothness used, and the largest change of b."""
+    """What one cycle found.
 
+    Attributes
+    ----------
+    objective, chi_squared : float
+        Weighted sum of squared residuals before the cycle's step, and the same by degree of freedom.
+    change : float
+        Of the objective since the cycle before, relative.
+    shift : float
+        Largest change of a parameter by the step, relative (of c: to the mean intensity).
+    smoothness : dict of str to float
+        After the step.
+    """
+
+    objective: float
     chi_squared: float
-    smoothness: float
+    change: float
     shift: float
-
-
-#: Reduced chi-squared above which the errors are called too small.
-CALIBRATED = 1.5
+    smoothness: dict[str, float]
 
 
 @dataclass
+class _Chunk:
+    """The least-squares problem of n observations of m voxels: see :class:`PlacedDesign` and the module's docstring."""
+
+    column: np.ndarray
+    jacobian: np.ndarray
+    weight: np.ndarray
+    residual: np.ndarray
+    voxel: np.ndarray
+    information: np.ndarray
+
+
 class MultiBatchScaler:
     """Refines the scaling models of experiments so that equivalent observations agree.
 
     Parameters
     ----------
     observations : GroupedObservations
+        Not scaled. Voxels that were observed once do not count.
     experiments : ExperimentList
-        Their scaling models, :class:`DiffuseScalingModel`, are refined in place. The first that has observations is the
-        reference: its mean b is 1. If it is a still, that holds for all stills together.
+        The first that has observations is the reference, whose mean b is 1; if it is a still, all stills together.
+    models : sequence of DiffuseScalingModel
+        One for each experiment: where the refinement starts, and what :meth:`fit` changes.
     grid : GlobalGrid
     params : libtbx.phil.scope_extract
-        The ``scaling`` scope of :data:`dials_diffuse.phil_scope.scale.phil_scope`.
+        Of :data:`dials_diffuse.phil_scope.scale.phil_scope`.
+    error_model : ErrorModel
+    has_reference : bool
+        Whether the last of the observations' experiments, beyond those of the list, is a reference on its own scale.
 
     Attributes
     ----------
     cycles : list of Cycle
-        Filled by :meth:`fit`.
     parameters, covariance : ndarray, shape (p,), (p, p)
-        Of the parameters of all experiments, one after the other.
+    merged : MergedVoxels
+        Of :attr:`observations`, with the models as they are.
     """
 
-    observations: GroupedObservations
-    experiments: ExperimentList
-    grid: GlobalGrid
-    params: libtbx.phil.scope_extract
-    cycles: list[Cycle] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.models: list[DiffuseScalingModel] = [experiment.scaling_model for experiment in self.experiments]
-        terms = [model.components["scale"] for model in self.models]
-        tables = [term.basis_table() for term in terms]
-        self._table = scipy.sparse.block_diag([scipy.sparse.csr_matrix(t) for t in tables], format="csr")
-        self._first_row = np.concatenate([[0], np.cumsum([len(table) for table in tables])])
-        self._slices = _consecutive([term.n_params for term in terms])
-        self._mean = np.zeros((len(terms), self._table.shape[1]))  # mean b of each sweep as a function of parameters
-        for i, table in enumerate(tables):
-            self._mean[i, self._slices[i]] = table.mean(axis=0)
-        self._reference = self._reference_experiments()
-        self._gauge = self._mean[self._reference].mean(axis=0)
-        self.parameters = np.concatenate([np.asarray(term.parameters) for term in terms])
-        self.covariance = np.zeros((len(self.parameters),) * 2)
-        self.smoothness = INITIAL_SMOOTHNESS if self.params.smoothness is libtbx.Auto else self.params.smoothness
+    def __init__(
+        self,
+        observations: GroupedObservations,
+        experiments: ExperimentList,
+        models: Sequence[DiffuseScalingModel],
+        grid: GlobalGrid,
+        params: libtbx.phil.scope_extract,
+        error_model: ErrorModel,
+        has_reference: bool = False,
+    ) -> None:
+        self.observations = observations.repeated()
+        self.experiments = experiments
+        self.grid = grid
+        self.q = grid.q(self.observations.voxels)
+        self.params = params.scaling
+        self.nproc = params.nproc
+        self.error_model = error_model
+        self.design = Design(models)
+        self.placed = self._place(self.observations)
+        self._reference = np.empty(0, dtype=int) if has_reference else self._reference_experiments()
+        self.gauges = Gauges(self.design, experiments, self._reference)
+        self.smoothness = Smoothness(self.design, self.params.smoothness)
+        self.parameters = self.design.parameters
+        self.covariance = np.zeros((self.design.size,) * 2)
+        self.cycles: list[Cycle] = []
+        self._sample = self._choose_sample()
 
     def _reference_experiments(self) -> np.ndarray:
         """The first sweep with observations; where that is a still, all stills: one alone would be a poor unit."""
         observed = np.unique(self.observations.experiment)
-        still = np.array([model.configdict["s_norm_fac"] is None for model in self.models])[observed]
+        if len(observed) == 0:
+            return np.array([0])
+        still = np.array([is_still(self.experiments[i]) for i in observed])
         return observed[still] if still[0] else observed[:1]
 
-    def scales(self, experiment: np.ndarray, frame: np.ndarray) -> np.ndarray:
-        """b of observations, shape (n,), from their experiments and positions (array index units), shape (n,) each."""
-        return (self._table @ self.parameters)[self._rows(experiment, frame)]
+    def _choose_sample(self) -> tuple[np.ndarray, np.ndarray]:
+        """Voxels that count for the curvature, and their observations."""
+        wanted = max(CURVATURE_OBSERVATIONS, CURVATURE_OBSERVATIONS_EACH * self.design.size)
+        share = wanted / max(len(self.observations.rows), 1)
+        inside = np.random.default_rng(self.params.seed).random(len(self.q)) < share
+        return np.flatnonzero(inside), np.flatnonzero(self.observations.spread(inside))
 
-    def curve(self, experiment: int) -> np.ndarray:
-        """b of an experiment at equal steps of rotation over its scan."""
-        return (self._table @ self.parameters)[self._first_row[experiment] : self._first_row[experiment + 1]]
-
-    def fit(self) -> None:
-        """Refine, and put the parameters and their standard deviations into the experiments' models."""
-        repeated = self.observations.repeated()
-        if len(repeated.voxels) == 0:
+    def fit(self, level: int = logging.INFO) -> None:
+        """Refine, and put parameters and standard deviations into the models; ``level`` is that of the log."""
+        if len(self.q) == 0:
             logger.warning(
                 "No voxel was observed more than once, so the scales cannot be determined from these data: b is 1."
             )
         else:
-            self._report_undetermined(self._refine(repeated))
-        for model, part in zip(self.models, self._slices):
-            term = model.components["scale"]
-            term.parameters = flex.double(self.parameters[part])
-            term.parameter_esds = flex.double(np.sqrt(np.diag(self.covariance)[part]))
+            self._refine(level)
+        self.design.put(self.parameters, np.sqrt(np.diag(self.covariance)))
+        for model in self.design.models:
             model.set_scaling_model_as_scaled()
 
-    def _refine(self, observations: GroupedObservations) -> np.ndarray:
-        """Cycles of merging and fitting until chi-squared stays the same; the last normal matrix, shape (p, p)."""
-        q = self.grid.q(observations.voxels)
-        rows = self._rows(observations.experiment, observations.position[:, 2])
-        logger.info(
-            "Scaling on %d observations of %d voxels that were observed more than once, %d parameters",
-            len(observations.rows),
-            len(observations.voxels),
-            len(self.parameters),
+    def _refine(self, level: int) -> None:
+        """Cycles of merging and fitting until the objective stays the same."""
+        n, m = len(self.observations.rows), len(self.q)
+        logger.log(
+            level,
+            "Scaling (%s) on %d observations of %d voxels that were observed more than once, %d parameters",
+            ", ".join(self.design.names),
+            n,
+            m,
+            self.design.size,
         )
-        freedom = len(observations.rows) - len(observations.voxels)
         previous = np.inf
         for number in range(1, self.params.max_cycles + 1):
-            scale = (self._table @ self.parameters)[rows]
-            expected = merge_voxels(
-                observations.scaled(scale, np.zeros(len(scale)), observations.error_model), q
-            ).expected
-            normal, gradient, chi_squared = self._normal_equations(observations, rows, scale, expected)
-            before = self._table @ self.parameters
-            self._step(normal, gradient)
-            shift = float(np.max(np.abs(self._table @ self.parameters / before - 1)))
-            self.cycles.append(Cycle(chi_squared / freedom, float(self.smoothness), shift))
-            change = abs(previous - chi_squared) / max(chi_squared, 1e-12)
-            logger.info(
-                "Cycle %2d: reduced chi-squared %.5f (change %.1e), smoothness %.4f, largest change of b %.1e",
+            self.merge()
+            gradient, objective = self._gradient()
+            normal = self._curvature()
+            shift = self._step(normal, gradient)
+            change = abs(previous - objective) / max(objective, 1e-12) if number > 1 else np.inf
+            self.cycles.append(Cycle(objective, objective / (n - m), change, shift, dict(self.smoothness.size)))
+            logger.log(
+                level,
+                "Cycle %2d: reduced chi-squared %.5f (change %.1e), largest shift %.1e",
                 number,
-                chi_squared / freedom,
+                objective / (n - m),
                 change,
-                self.smoothness,
                 shift,
             )
             if change < self.params.tolerance:
-                logger.info("Converged.")
+                logger.log(level, "Converged.")
                 break
-            previous = chi_squared
+            previous = objective
         else:
             logger.warning("Not converged after %d cycles: raise scaling.max_cycles.", self.params.max_cycles)
-        if chi_squared / freedom > CALIBRATED:
-            logger.warning(
-                "Equivalent voxels differ %.1f times more than counting statistics allow: something else than b varies "
-                "(absorption, background, shadows, the detector's own noise). The map's error bars know only of "
-                "counting and are too small by about that factor.",
-                np.sqrt(chi_squared / freedom),
-            )
-        return normal
+        self._report_undetermined(normal)
 
-    def _normal_equations(
-        self, observations: GroupedObservations, rows: np.ndarray, scale: np.ndarray, expected: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, float]:
-        """A and the gradient of the module's docstring, and chi-squared; accumulated over chunks of whole voxels."""
-        size = len(self.parameters)
-        normal, gradient, chi_squared = np.zeros((size, size)), np.zeros(size), 0.0
-        for voxels, chosen in observations.chunks():
-            first = observations.first[voxels.start : voxels.stop + 1] - chosen.start
-            multiplicity = np.diff(first)
-            response, signal = observations.response[chosen], observations.signal[chosen]
-            u = response * scale[chosen]
-            intensity = np.repeat(expected[voxels], multiplicity)
-            weight = 1 / (u * intensity + observations.noise[chosen])
-            information = np.add.reduceat(weight * u**2, first[:-1])
-            merged = np.add.reduceat(weight * u * signal, first[:-1]) / information
-            residual = signal - u * np.repeat(merged, multiplicity)
-            jacobian = scipy.sparse.diags(response * intensity) @ self._table[rows[chosen]]
-            gather = scipy.sparse.csr_matrix((weight * u, np.arange(len(u)), first), shape=(len(merged), len(u)))
-            mixed = scipy.sparse.diags(information**-0.5) @ (gather @ jacobian)
-            normal += (jacobian.T @ scipy.sparse.diags(weight) @ jacobian - mixed.T @ mixed).toarray()
-            gradient += jacobian.T @ (weight * residual)
-            chi_squared += float(np.sum(weight * residual**2))
-        return normal, gradient, chi_squared
+    def merge(self) -> None:
+        """Merge the observations with the models as they are."""
+        factor, offset = self._evaluate(self.observations, self.placed)
+        self.scaled = self.observations.scaled(factor, offset, self.error_model)
+        self.merged: MergedVoxels = merge_voxels(self.scaled, self.q)
 
-    def _step(self, normal: np.ndarray, gradient: np.ndarray) -> None:
-        """Solve for new parameters, finding the smoothness on the way.
+    def evaluate(self, observations: GroupedObservations) -> tuple[np.ndarray, np.ndarray]:
+        """The models at any observations: a d b, and the photons of the excess background, shape (n,) each."""
+        return self._evaluate(observations, self._place(observations))
 
-        The rows of the restraints' matrices are in units of their standard deviations. Shifts are solved for, not
-        parameters, for the tight gauge would drown the loose restraints in rounding otherwise.
+    def _place(self, observations: GroupedObservations) -> PlacedDesign:
+        q = observations.spread(self.grid.q(observations.voxels))
+        return self.design.place(
+            self.experiments, observations.experiment, observations.panel, observations.position, q
+        )
+
+    def _evaluate(self, observations: GroupedObservations, placed: PlacedDesign) -> tuple[np.ndarray, np.ndarray]:
+        factor, offset = np.empty((2, len(observations.rows)))
+
+        def of_chunk(voxels: slice, chosen: slice) -> None:
+            values = placed.values(self.parameters, placed.basis(chosen))
+            factor[chosen] = values.outer * values.inner
+            offset[chosen] = observations.response[chosen] * values.outer * values.offset
+
+        for _ in self._over_chunks(of_chunk, observations):
+            pass
+        return factor, offset
+
+    def _over_chunks(self, function: Callable, observations: GroupedObservations) -> Iterator:
+        """Results of a function of chunks of voxels and their observations, in order; few wait to be taken."""
+        chunks = list(observations.chunks(CHUNK))
+        nproc = number_of_processes(self.nproc, len(chunks))
+        with ThreadPoolExecutor(nproc) as pool:
+            for begin in range(0, len(chunks), 4 * nproc):
+                yield from pool.map(lambda chunk: function(*chunk), chunks[begin : begin + 4 * nproc])
+
+    def _gradient(self) -> tuple[np.ndarray, float]:
+        """Sum of w J^T r over all observations, shape (p,), and the sum of w r^2."""
+        gradient, objective = np.zeros(self.design.size), 0.0
+
+        def of_chunk(voxels: slice, chosen: slice) -> tuple[np.ndarray, float]:
+            chunk = self._linearise(self.scaled, self.observations, self.placed, self.merged.expected, voxels, chosen)
+            part = np.zeros(self.design.size)
+            _add_gradient(chunk.column, chunk.jacobian, chunk.weight * chunk.residual, part)
+            return part, float(np.sum(chunk.weight * chunk.residual**2))
+
+        for of_gradient, of_objective in self._over_chunks(of_chunk, self.observations):
+            gradient += of_gradient
+            objective += of_objective
+        return gradient, objective
+
+    def _curvature(self) -> np.ndarray:
+        """A of the module's docstring, shape (p, p), from a part of the voxels, scaled up to all."""
+        voxels, chosen = self._sample
+        observations, placed = self.observations, self.placed
+        if len(chosen) < len(observations.rows):
+            inside = np.zeros(len(observations.rows), dtype=bool)
+            inside[chosen] = True
+            observations, placed = observations.select(inside), placed.select(chosen)
+        scaled = self.scaled if observations is self.observations else self.scaled.select(inside)
+        expected = self.merged.expected[voxels]
+        size = self.design.size
+        normal, mixed = np.zeros((size, size)), np.zeros((size, size), order="F")
+        for part, rows in observations.chunks(CHUNK, max(int(CHUNK_NUMBERS / size), 1)):
+            chunk = self._linearise(scaled, observations, placed, expected, part, rows)
+            mix = np.zeros((part.stop - part.start, size))
+            scale = chunk.weight * scaled.response[rows] / np.sqrt(chunk.information[chunk.voxel])
+            _add_mixed(chunk.column, chunk.jacobian, scale, chunk.voxel, mix)
+            mixed = scipy.linalg.blas.dsyrk(1.0, mix.T, beta=1.0, c=mixed, overwrite_c=1)
+            order = np.argsort(placed.experiment[rows], kind="stable")  # for the cache's sake
+            _add_curvature(chunk.column[order], chunk.jacobian[order], chunk.weight[order], normal)
+        normal -= mixed
+        normal += np.triu(normal, 1).T
+        return normal * (len(self.observations.rows) / len(observations.rows))
+
+    def _linearise(
+        self,
+        scaled: GroupedObservations,
+        observations: GroupedObservations,
+        placed: PlacedDesign,
+        expected: np.ndarray,
+        voxels: slice,
+        chosen: slice,
+    ) -> _Chunk:
+        """The least-squares problem of a chunk of whole voxels."""
+        first = observations.first[voxels.start : voxels.stop + 1] - chosen.start
+        voxel = np.repeat(np.arange(len(first) - 1), np.diff(first))
+        u, signal, intensity = scaled.response[chosen], scaled.signal[chosen], expected[voxels][voxel]
+        weight = 1 / self.error_model.variance(u * intensity, scaled.noise[chosen])
+        information = np.add.reduceat(weight * u**2, first[:-1])
+        merged = np.add.reduceat(weight * u * signal, first[:-1]) / information
+        basis = placed.basis(chosen)
+        values = placed.values(self.parameters, basis)
+        jacobian = placed.jacobian(basis, values, observations.response[chosen], intensity)
+        return _Chunk(basis[0], jacobian, weight, signal - u * merged[voxel], voxel, information)
+
+    def _step(self, normal: np.ndarray, gradient: np.ndarray) -> float:
+        """Solve for shifts, finding the smoothness on the way; the largest change of a parameter in its unit.
+
+        Shifts are solved for, not parameters, for the tight gauges would drown the loose restraints in rounding
+        otherwise; and in units in which all are about 1.
         """
-        means = self._mean @ self.parameters
-        loose = self._mean / (MEAN_LOOSENESS * means)[:, None]
-        gauge = GAUGE * self._gauge  # its target is met before the step already
-        left = normal + loose.T @ loose + np.outer(gauge, gauge)
-        right = gradient + loose.T @ ((1 - means) / (MEAN_LOOSENESS * means))
-        change, jacobian = self._changes(means)
-        if self.params.smoothness is libtbx.Auto and len(change):
-            self.smoothness = likeliest_smoothness(left, right, change, jacobian)
-        self.covariance = np.linalg.inv(left + jacobian.T @ jacobian / self.smoothness**2)
-        shift = self.covariance @ (right - jacobian.T @ change / self.smoothness**2)
-        found = np.maximum(self.parameters + shift, 0.2 * self.parameters)  # b stays positive, come what may
-        self.parameters = found / (self._gauge @ found)
+        intensity = float(self.merged.prior.mean.mean())
+        unit = np.ones(self.design.size)
+        for block in self.design.blocks:
+            if block.term.role == "offset":
+                unit[block.columns] = intensity
+        left, right = normal * unit * unit[:, None], gradient * unit
+        tight = GAUGE**2 * np.median(np.diag(left))
+        conditions, targets = self.gauges.conditions(self.parameters)
+        conditions = conditions * unit
+        size = np.abs(conditions).sum(axis=1)
+        conditions, targets = conditions / size[:, None], targets / size
+        left += tight * conditions.T @ conditions
+        right += tight * conditions.T @ (targets - conditions @ (self.parameters / unit))
+        for name, target in (("scale", 1.0), ("offset", 0.0)):
+            rows = self.gauges.mean(name)
+            means = rows @ (self.parameters / unit)
+            looseness = MEAN_LOOSENESS * (means if name == "scale" else np.ones(len(means)))
+            rows /= looseness[:, None]
+            left += rows.T @ rows
+            right += rows.T @ ((target - means) / looseness)
+        differences = self.smoothness.differences(self.parameters, intensity)
+        for _ in range(SMOOTHNESS_UPDATES):
+            restraint, pull = self.smoothness.restraints(differences)
+            covariance = _inverse(left + restraint * unit * unit[:, None])
+            shift = unit * (covariance @ (right + pull * unit))
+            self.covariance = covariance * unit * unit[:, None]
+            if self.smoothness.update(differences, shift, self.covariance) < 0.05:
+                break
+        before = self.parameters
+        self.parameters = self._limited(before + shift)
+        return float(np.max(np.abs(self.parameters - before) / np.maximum(unit, np.abs(before))))
 
-    def _changes(self, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Changes from knot to knot relative to each sweep's mean, and their derivatives by all parameters.
-
-        The derivative of the mean is in them: else the restraint would draw a whole sweep towards 0.
-        """
-        changes, jacobians = [np.empty(0)], [np.empty((0, len(self.parameters)))]
-        for i, (part, mean) in enumerate(zip(self._slices, means)):
-            change = np.diff(self.parameters[part]) / mean
-            jacobian = -np.outer(change, self._mean[i])
-            jacobian[:, part] += np.diff(np.eye(part.stop - part.start), axis=0)
-            changes.append(change)
-            jacobians.append(jacobian / mean)
-        return np.concatenate(changes), np.concatenate(jacobians)
-
-    def _rows(self, experiment: np.ndarray, frame: np.ndarray) -> np.ndarray:
-        """Row of the table of basis functions for each observation, int32, shape (n,)."""
-        rows = np.empty(len(frame), dtype=np.int32)
-        order = np.argsort(experiment, kind="stable")
-        edges = np.searchsorted(experiment[order], np.arange(len(self.models) + 1))
-        for i, model in enumerate(self.models):
-            chosen = order[edges[i] : edges[i + 1]]
-            x = model.knots(frame[chosen])
-            rows[chosen] = model.components["scale"].table_row(x) + self._first_row[i]
-        return rows
+    def _limited(self, found: np.ndarray) -> np.ndarray:
+        """Factors stay positive, come what may."""
+        limited = found.copy()
+        for block in self.design.blocks:
+            if block.term.role != "offset" and not block.term.exponential:
+                limited[block.columns] = np.maximum(found[block.columns], 0.2 * self.parameters[block.columns])
+        return limited
 
     def _report_undetermined(self, normal: np.ndarray) -> None:
         """Say which sweeps' scales the data leave open; ``normal`` tells which parameters have voxels in common."""
-        owner = np.repeat(np.arange(len(self.models)), [part.stop - part.start for part in self._slices])
+        blocks = [block for block in self.design.blocks if block.term.name == "scale"]
+        owner = np.full(self.design.size, -1)
+        for i, block in enumerate(blocks):
+            owner[block.columns] = i
         first, second = np.nonzero(normal)
-        links = scipy.sparse.coo_matrix((np.ones(len(first)), (owner[first], owner[second])), (len(self.models),) * 2)
+        both = (owner[first] >= 0) & (owner[second] >= 0)
+        links = scipy.sparse.coo_matrix(
+            (np.ones(both.sum()), (owner[first[both]], owner[second[both]])), (len(blocks),) * 2
+        )
         _, group = scipy.sparse.csgraph.connected_components(links, directed=False)
-        linked = group == np.bincount(group[self._reference]).argmax()
-        means = self._mean @ self.parameters
-        errors = np.sqrt(((self._mean @ self.covariance) * self._mean).sum(axis=1)) / means
-        open_ = np.flatnonzero(~linked | (errors > 0.5 * MEAN_LOOSENESS))
-        if len(open_):
+        rows = self.gauges.mean("scale")
+        errors = np.sqrt(((rows @ self.covariance) * rows).sum(axis=1)) / (rows @ self.parameters)
+        open_ = errors > 0.5 * MEAN_LOOSENESS
+        if len(self._reference):
+            linked = group == np.bincount(group[self._reference]).argmax()
+            open_ |= ~linked
+        if open_.any():
             logger.warning(
-                "Scaling: %s no voxel with sweep %d, directly or through others: the scale cannot be determined, and "
+                "Scaling: %s no voxel with %s, directly or through others: the scale cannot be determined, and "
                 "the mean b is left at 1.",
-                experiments_name(open_) + (" share" if len(open_) > 1 else " shares"),
-                np.flatnonzero(linked)[0],
+                experiments_name(np.flatnonzero(open_)) + (" share" if open_.sum() > 1 else " shares"),
+                f"sweep {np.flatnonzero(linked)[0]}" if len(self._reference) else "the reference",
             )
 
 
-def likeliest_smoothness(left: np.ndarray, right: np.ndarray, change: np.ndarray, jacobian: np.ndarray) -> float:
-    """Standard deviation s of changes from knot to knot that makes the data most probable.
-
-    The parameters are integrated out: with H = left + J^T J / s^2 and g = right - J^T change / s^2, -2 log of the
-    marginal likelihood is log det H + 2 n log s + |change|^2 / s^2 - g^T H^-1 g + constant (MacKay (1992) Neural
-    Computation 4, 415, sec. 4, for a quadratic log-likelihood).
-
-    Parameters
-    ----------
-    left, right : ndarray, shape (p, p), (p,)
-        Normal equations of the shifts of the parameters, without the restraint in question.
-    change, jacobian : ndarray, shape (n,), (n, p)
-        The n changes, and their derivatives by the parameters.
-    """
-    from scipy.linalg import cho_factor, cho_solve
-    from scipy.optimize import minimize_scalar
-
-    inner, outer = jacobian.T @ jacobian, jacobian.T @ change
-
-    def minus_twice_log(log_s: float) -> float:
-        precision = np.exp(-2 * log_s)
-        factor = cho_factor(left + inner * precision)
-        gradient = right - outer * precision
-        determinant = 2 * np.sum(np.log(np.diag(factor[0])))
-        fit = change @ change * precision - gradient @ cho_solve(factor, gradient)
-        return float(determinant + 2 * len(change) * log_s + fit)
-
-    bounds = np.log(SMOOTHNESS_RANGE)
-    return float(np.exp(minimize_scalar(minus_twice_log, bounds=bounds, method="bounded", options={"xatol": 1e-4}).x))
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """Of a symmetric, positive definite matrix, scaled to a unit diagonal for the rounding's sake."""
+    scale = 1 / np.sqrt(np.diag(matrix))
+    factor = scipy.linalg.cho_factor(matrix * scale * scale[:, None], lower=True)
+    inverse, _ = scipy.linalg.lapack.dpotri(factor[0], lower=1)
+    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    return inverse * scale * scale[:, None]
 
 
-def _consecutive(sizes: list[int]) -> list[slice]:
-    """Slices of the given sizes, one after the other."""
-    edges = np.concatenate([[0], np.cumsum(sizes)])
-    return [slice(int(begin), int(end)) for begin, end in zip(edges[:-1], edges[1:])]
+@njit(cache=True, nogil=True)
+def _add_gradient(column, jacobian, weighted_residual, gradient):
+    for i in range(len(column)):
+        for k in range(column.shape[1]):
+            gradient[column[i, k]] += jacobian[i, k] * weighted_residual[i]
+
+
+@njit(cache=True, nogil=True)
+def _add_mixed(column, jacobian, scale, voxel, mix):
+    for i in range(len(column)):
+        for k in range(column.shape[1]):
+            mix[voxel[i], column[i, k]] += jacobian[i, k] * scale[i]
+
+
+@njit(cache=True, nogil=True)
+def _add_curvature(column, jacobian, weight, normal):
+    """The upper triangle of sum w J^T J."""
+    for i in range(len(column)):
+        for k in range(column.shape[1]):
+            value = weight[i] * jacobian[i, k]
+            if value != 0:
+                row = column[i, k]
+                for l in range(column.shape[1]):
+                    if column[i, l] >= row:
+                        normal[row, column[i, l]] += value * jacobian[i, l]

@@ -1,0 +1,142 @@
+"""What the data cannot tell, fixed by convention.
+
+- b I stays the same if b is multiplied and I divided by a number: the mean b of the reference is 1.
+- a and b (with c) can exchange any function of phi: the mean of a over the detector is 1 at every phi.
+- d and a can exchange any function of the detector's position: where both are refined, the mean of a over all sweeps
+  and angles is 1 at every (x, y). The mean of d over the detector is 1.
+- b I + c stays the same if c loses b times a function of |q| that I gains: the least value of c, over all phi of all
+  sweeps, is 0 at every |q|.
+
+Every convention is a linear combination of parameters that has a given value.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from dxtbx.model.experiment_list import ExperimentList
+
+from dials_diffuse.algorithms.scaling.axis import dense_basis
+from dials_diffuse.algorithms.scaling.design import Block, Design
+from dials_diffuse.algorithms.scaling.places import detector_places
+
+
+class Gauges:
+    """The conventions for a design.
+
+    Parameters
+    ----------
+    design : Design
+    experiments : ExperimentList
+    reference : sequence of int
+        Experiments whose mean b is 1 together; empty if an outer reference fixes b and c.
+    """
+
+    def __init__(self, design: Design, experiments: ExperimentList, reference: np.ndarray) -> None:
+        self.design = design
+        self.experiments = experiments
+        self._by_name: dict[str, list[Block]] = {}
+        for block in design.blocks:
+            self._by_name.setdefault(block.term.name, []).append(block)
+        self._has_reference = len(reference) == 0
+        self._means = {id(block): self._mean(block) for block in design.blocks}
+        rows, targets = [], []
+        if len(reference):
+            row = np.zeros(design.size)
+            for block in self._by_name["scale"]:
+                if block.experiments[0] in reference:
+                    row[block.columns] = self._means[id(block)] / len(reference)
+            rows.append(row)
+            targets.append(1.0)
+        for block in self._by_name.get("absorption", []):
+            found = self._absorption_at_every_angle(block)
+            rows += found
+            targets += [1.0] * len(found)
+        for block in [*self._by_name.get("detector", []), *self._by_name.get("modules", [])]:
+            row = np.zeros(design.size)
+            row[block.columns] = self._means[id(block)]
+            rows.append(row)
+            targets.append(1.0)
+            found = self._absorption_of_all_sweeps(block)
+            rows += found
+            targets += [1.0] * len(found)
+        self._rows = np.array(rows).reshape(-1, design.size)
+        self._targets = np.array(targets)
+
+    def conditions(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Combinations, shape (k, p), and their targets, shape (k,); those of c depend on where it is least."""
+        if self._has_reference or "offset" not in self._by_name:
+            return self._rows, self._targets
+        lowest = self._offset_at_its_lowest(parameters)
+        return np.concatenate([self._rows, lowest]), np.append(self._targets, np.zeros(len(lowest)))
+
+    def mean(self, name: str) -> np.ndarray:
+        """Rows that give the mean of a term of every block that has it, shape (blocks, p)."""
+        rows = np.zeros((len(self._by_name.get(name, [])), self.design.size))
+        for row, block in zip(rows, self._by_name.get(name, [])):
+            row[block.columns] = self._means[id(block)]
+        return rows
+
+    def _mean(self, block: Block) -> np.ndarray:
+        """Weights of a block's parameters in the mean over the detector and all angles, shape (block,)."""
+        term = block.term
+        if not term.shape:
+            return np.ones(1)
+        if not term.axes:
+            places = detector_places(self.experiments[block.experiments[0]])
+            return np.bincount(term.rows(places)[0], minlength=term.shape[0]) / len(places.panel)
+        on_detector = [axis for axis in term.axes if axis.coordinate in ("x", "y", "fast", "slow")]
+        mean = np.ones(1)
+        if len(on_detector) == 2:
+            mean = _mean_on_detector(on_detector, self.experiments[block.experiments[0]])
+        for axis in term.axes:
+            if axis not in on_detector:
+                along = dense_basis(axis, axis.samples(50 * axis.n_intervals + 1)).mean(axis=0)
+                mean = np.kron(along, mean)
+        return mean
+
+    def _absorption_at_every_angle(self, block: Block) -> list[np.ndarray]:
+        x, y, phi = block.term.axes
+        plane = _mean_on_detector([x, y], self.experiments[block.experiments[0]])
+        rows = []
+        for knot in range(phi.n_params):
+            row = np.zeros(self.design.size)
+            row[block.columns] = np.kron(np.eye(phi.n_params)[knot], plane)
+            rows.append(row)
+        return rows
+
+    def _absorption_of_all_sweeps(self, detector: Block) -> list[np.ndarray]:
+        blocks = [b for b in self._by_name.get("absorption", []) if b.experiments[0] in detector.experiments]
+        if not blocks:
+            return []
+        x, y, _ = blocks[0].term.axes
+        rows = np.zeros((x.n_params * y.n_params, self.design.size))
+        for block in blocks:
+            phi = block.term.axes[2]
+            along = dense_basis(phi, phi.samples(50 * phi.n_intervals + 1)).mean(axis=0)
+            rows[:, block.columns] = np.kron(along, np.eye(len(rows))) / len(blocks)
+        return list(rows)
+
+    def _offset_at_its_lowest(self, parameters: np.ndarray) -> np.ndarray:
+        blocks = self._by_name["offset"]
+        q_axis = max((block.term.axes[0] for block in blocks), key=lambda axis: axis.n_params)
+        q = q_axis.samples(q_axis.n_params)
+        values, bases = [], []
+        for block in blocks:
+            of_q, phi = dense_basis(block.term.axes[0], q), block.term.axes[1]
+            of_phi = dense_basis(phi, phi.samples(4 * phi.n_intervals + 1))
+            matrix = parameters[block.columns].reshape(phi.n_params, -1)
+            values.append(of_phi @ matrix @ of_q.T)
+            bases += [(block, of_q, row) for row in of_phi]
+        lowest = np.concatenate(values).argmin(axis=0)
+        rows = np.zeros((len(q), self.design.size))
+        for i, at in enumerate(lowest):
+            block, of_q, of_phi = bases[at]
+            rows[i, block.columns] = np.kron(of_phi, of_q[i])
+        return rows
+
+
+def _mean_on_detector(axes: list, experiment) -> np.ndarray:
+    """Weights of the parameters of two axes, the first fastest, in the mean over an experiment's detector."""
+    places = detector_places(experiment)
+    first, second = (dense_basis(axis, getattr(places, axis.coordinate)) for axis in axes)
+    return (second.T @ first / len(places.panel)).ravel()

@@ -1,0 +1,152 @@
+"""Which terms the data ask for: those that improve the prediction of observations that were not fitted."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import libtbx.phil
+import numpy as np
+from dials.util import tabulate
+from dxtbx.model.experiment_list import ExperimentList
+
+from dials_diffuse.algorithms.scaling.error_model import ErrorModel
+from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
+from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.algorithms.scaling.scaler import MultiBatchScaler
+from dials_diffuse.algorithms.scaling.terms import scaling_terms, term_class
+from dials_diffuse.grid import GlobalGrid
+
+logger = logging.getLogger("dials.diffuse.scaling")
+
+#: Observations that terms are chosen by, at most.
+OBSERVATIONS = 600_000
+#: A term must improve the prediction by so many standard deviations of the improvement.
+SIGNIFICANT = 4.0
+#: Trials need not converge as well as the final refinement.
+TOLERANCE = 1e-4
+
+
+@dataclass
+class Trial:
+    """A model that was tried.
+
+    Attributes
+    ----------
+    terms : list of str
+    gain, error : float
+        By how much the sum of squared deviations of held-out observations from the prediction, in units of their
+        expected variances, is lower than without the last term; and the standard deviation of that.
+    accepted : bool
+    """
+
+    terms: list[str]
+    gain: float
+    error: float
+    accepted: bool
+
+
+def choose_terms(
+    observations: GroupedObservations,
+    experiments: ExperimentList,
+    grid: GlobalGrid,
+    params: libtbx.phil.scope_extract,
+    error_model: ErrorModel,
+) -> tuple[list[DiffuseScalingModel], list[Trial]]:
+    """Add terms to b, one after the other, the best first, as long as they improve the prediction.
+
+    Observations are held out at random, within voxels that keep others. Their intensity is predicted from those, by the
+    model that was fitted to those.
+
+    Parameters
+    ----------
+    observations : GroupedObservations
+        Not scaled, without outliers.
+    params : libtbx.phil.scope_extract
+        Of :data:`dials_diffuse.phil_scope.scale.phil_scope`.
+
+    Returns
+    -------
+    models : list of DiffuseScalingModel
+        With the terms chosen, as refined on a part of the data.
+    trials : list of Trial
+    """
+    params = copy.deepcopy(params)
+    params.scaling.tolerance = TOLERANCE
+    rng = np.random.default_rng(params.scaling.seed)
+    repeated = observations.repeated()
+    share = OBSERVATIONS / max(len(repeated.rows), 1)
+    if share < 1:
+        repeated = repeated.select(repeated.spread(rng.random(len(repeated.voxels)) < share))
+    out = rng.random(len(repeated.rows)) < params.scaling.held_out
+    training, held = repeated.select(~out), repeated.select(out)
+
+    def fit(models: Sequence[DiffuseScalingModel]) -> _Prediction:
+        scaler = MultiBatchScaler(training, experiments, models, grid, params, error_model)
+        scaler.fit(logging.DEBUG)
+        return _Prediction(scaler, held, grid)
+
+    def with_term(models: Sequence[DiffuseScalingModel], name: str) -> list[DiffuseScalingModel]:
+        return [
+            model.with_term(term_class(name).for_experiment(experiment, params.scaling, grid.d_min))
+            for model, experiment in zip(models, experiments)
+        ]
+
+    chosen = [DiffuseScalingModel.for_experiment(e, ["scale"], params.scaling, grid.d_min) for e in experiments]
+    best, trials = fit(chosen), []
+    left = [name for name in scaling_terms() if name != "scale"]
+    while left:
+        tried = []
+        for name in left:
+            models = with_term(chosen, name)
+            if any(name in model.components for model in models):
+                prediction = fit(models)
+                tried.append((*best.improvement(prediction), name, models, prediction))
+        if not tried:
+            break
+        tried.sort(key=lambda trial: -trial[0])
+        for i, (gain, error, name, _, _) in enumerate(tried):
+            accepted = i == 0 and gain > SIGNIFICANT * error
+            trials.append(Trial([*best.names, name], gain, error, accepted))
+        if not trials[-len(tried)].accepted:
+            break
+        _, _, name, chosen, best = tried[0]
+        left.remove(name)
+    _log(trials, best.names)
+    return chosen, trials
+
+
+class _Prediction:
+    """Held-out observations as a refined model predicts them."""
+
+    def __init__(self, scaler: MultiBatchScaler, held: GroupedObservations, grid: GlobalGrid) -> None:
+        self.names = scaler.design.names
+        scaler.merge()
+        known = grid.index2key(scaler.observations.voxels)
+        voxel = np.searchsorted(known, grid.index2key(held.voxels))
+        found = known[np.minimum(voxel, len(known) - 1)] == grid.index2key(held.voxels)
+        usable = held.spread(found)
+        voxel = held.spread(voxel)[usable]
+        held = held.select(usable)
+        factor, offset = scaler.evaluate(held)
+        scaled = held.scaled(factor, offset, scaler.error_model)
+        expected = scaled.response * scaler.merged.expected[voxel]
+        self._deviation = scaled.signal - expected
+        self._variance = scaler.error_model.variance(expected, scaled.noise)
+        self._held = held
+
+    def improvement(self, other: _Prediction) -> tuple[float, float]:
+        """How much lower the other's sum of squares is, and the standard deviation of that (over voxels)."""
+        gain = self._held.sum((self._deviation**2 - other._deviation**2) / self._variance)
+        return float(gain.sum()), float(np.sqrt(np.sum(gain**2)))
+
+
+def _log(trials: list[Trial], chosen: list[str]) -> None:
+    rows = [
+        [", ".join(trial.terms), f"{trial.gain:.1f}", f"{trial.error:.1f}", "accepted" if trial.accepted else ""]
+        for trial in trials
+    ]
+    header = ["Terms", "Held-out squares less by", "Error", ""]
+    logger.info("\nChoice of terms by held-out observations:\n%s\nTerms: %s", tabulate(rows, header), ", ".join(chosen))

@@ -1,0 +1,196 @@
+r"""How far terms may change from knot to knot, found from the data.
+
+Differences between neighbouring parameters of a term along an axis are expected to be normal with standard deviation s,
+the same for all experiments: a random walk. With lambda = 1 / s^2 for each kind of difference k (a term and an axis),
+S_k the sum of their squares as a quadratic form of the parameters, and H the curvature of the data's half chi-squared,
+the marginal likelihood of the data (the parameters integrated out) rises with every update
+
+    lambda_k <- lambda_k [tr(S_lambda^- S_k) - tr((H + S_lambda)^-1 S_k)] / |differences|^2
+    S_lambda = sum lambda_k S_k
+
+(Wood & Fasiolo (2017) Biometrics 73, 1071, eq. 5: the generalised Fellner-Schall method). What the data do not
+determine so stays level, and what they determine well is hardly held.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import libtbx
+import libtbx.phil
+import numpy as np
+
+from dials_diffuse.algorithms.scaling.axis import dense_basis
+from dials_diffuse.algorithms.scaling.design import Block, Design
+
+#: Standard deviations of differences, relative to the term (of c, to the mean intensity): at first, and limits.
+INITIAL, LOWEST, HIGHEST = 0.02, 1e-4, 0.5
+
+
+@dataclass
+class Differences:
+    """Differences of one block's parameters along one axis, in the unit of their smoothness.
+
+    Attributes
+    ----------
+    key : str
+        Term and axis, ``scale.phi``.
+    columns : slice
+        Of the parameters.
+    now : ndarray, shape (k,)
+        Their values.
+    jacobian : ndarray, shape (k, block)
+        By the block's parameters.
+    spectrum : tuple of ndarray
+        For each axis of the block, the eigenvalues of its S (see :func:`_spectrum`), broadcast over the others.
+    axis : int
+    """
+
+    key: str
+    columns: slice
+    now: np.ndarray
+    jacobian: np.ndarray
+    spectrum: tuple[np.ndarray, ...]
+    axis: int
+
+
+class Smoothness:
+    """The sizes of all kinds of differences.
+
+    Parameters
+    ----------
+    design : Design
+    params : libtbx.phil.scope_extract
+        The scope ``smoothness``: a number, or Auto, for each built-in term.
+    """
+
+    def __init__(self, design: Design, params: libtbx.phil.scope_extract) -> None:
+        self.design = design
+        self.size: dict[str, float] = {}
+        self._fixed: set[str] = set()
+        for block in design.blocks:
+            given = getattr(params, block.term.name, libtbx.Auto)
+            for name in axis_names(block):
+                key = f"{block.term.name}.{name}"
+                self.size[key] = INITIAL if given is libtbx.Auto else given
+                if given is not libtbx.Auto:
+                    self._fixed.add(key)
+
+    def differences(self, parameters: np.ndarray, intensity: float) -> list[Differences]:
+        """Differences of all blocks; ``intensity`` is the mean one, the unit of c."""
+        found = []
+        for block in self.design.blocks:
+            found += _differences(block, parameters[block.columns], intensity)
+        return found
+
+    def restraints(self, differences: list[Differences]) -> tuple[np.ndarray, np.ndarray]:
+        """What the differences add to the normal equations of shifts: matrix, shape (p, p), and right side, (p,)."""
+        size = self.design.size
+        left, right = np.zeros((size, size)), np.zeros(size)
+        for these in differences:
+            precision = self.size[these.key] ** -2
+            left[these.columns, these.columns] += precision * these.jacobian.T @ these.jacobian
+            right[these.columns] -= precision * these.jacobian.T @ these.now
+        return left, right
+
+    def update(self, differences: list[Differences], shift: np.ndarray, covariance: np.ndarray) -> float:
+        """One step of the module's formula.
+
+        Parameters
+        ----------
+        differences : list of Differences
+            Before the shift.
+        shift : ndarray, shape (p,)
+            Of the parameters.
+        covariance : ndarray, shape (p, p)
+            The inverse of the curvature with the restraints.
+
+        Returns
+        -------
+        float
+            The largest relative change of a size.
+        """
+        prior, posterior, squares = ({key: 0.0 for key in self.size} for _ in range(3))
+        for these in differences:
+            step = these.now + these.jacobian @ shift[these.columns]
+            squares[these.key] += step @ step
+            prior[these.key] += self._prior_trace(these)
+            inside = covariance[these.columns, these.columns]
+            posterior[these.key] += float(
+                np.einsum("ij,jk,ik->", these.jacobian, inside, these.jacobian, optimize=True)
+            )
+        largest = 0.0
+        for key in set(self.size) - self._fixed:
+            if prior[key] == 0:
+                continue
+            gain = max(prior[key] - posterior[key], 1e-6 * prior[key])
+            size = self.size[key] * np.sqrt(squares[key] / gain)
+            size = float(np.clip(size, max(LOWEST, 0.5 * self.size[key]), min(HIGHEST, 2 * self.size[key])))
+            largest = max(largest, abs(np.log(size / self.size[key])))
+            self.size[key] = size
+        return largest
+
+    def _prior_trace(self, these: Differences) -> float:
+        """tr(S_lambda^- S_k) of one block, in closed form: the S of different axes commute."""
+        name = these.key.partition(".")[0]
+        keys = [key for key in self.size if key.partition(".")[0] == name]
+        total = sum(spectrum * self.size[key] ** -2 for key, spectrum in zip(keys, these.spectrum))
+        mine = these.spectrum[these.axis] + 0 * total
+        return float(np.sum(mine[total > 0] / total[total > 0]))
+
+
+def axis_names(block: Block) -> list[str]:
+    """Names of the kinds of differences in a block."""
+    if block.term.axes:
+        return [axis.coordinate for axis in block.term.axes]
+    return ["level"] if len(block.term.shape) else []
+
+
+def _differences(block: Block, parameters: np.ndarray, intensity: float) -> list[Differences]:
+    term = block.term
+    unit = intensity if term.role == "offset" else 1.0
+    if not term.axes:
+        if not term.shape:
+            return []
+        n = len(parameters)  # unordered: each on its own, about nil
+        now = (parameters - term.null_parameter_value) / unit
+        return [Differences(f"{term.name}.level", block.columns, now, np.eye(n) / unit, (np.ones(n),), 0)]
+    if term.role == "inner" and not term.exponential:
+        return [_relative_differences(block, parameters)]
+    found = []
+    shape = term.shape
+    spectrum = tuple(
+        _spectrum(n).reshape([-1 if i == j else 1 for j in range(len(shape))]) / unit**2 for i, n in enumerate(shape)
+    )
+    for i, axis in enumerate(term.axes):
+        operator = np.ones((1, 1))
+        for j, n in enumerate(shape):  # the first axis runs fastest
+            operator = np.kron(np.diff(np.eye(n), axis=0) if i == j else np.eye(n), operator)
+        key = f"{term.name}.{axis.coordinate}"
+        found.append(Differences(key, block.columns, operator @ parameters / unit, operator / unit, spectrum, i))
+    return found
+
+
+def _relative_differences(block: Block, parameters: np.ndarray) -> Differences:
+    """Of b: relative to its mean.
+
+    The derivative of the mean is in them: else the restraint would draw a whole sweep towards 0.
+    """
+    (axis,) = block.term.axes
+    mean_of = dense_basis(axis, axis.samples(50 * axis.n_intervals + 1)).mean(axis=0)
+    mean = mean_of @ parameters
+    change = np.diff(parameters) / mean
+    jacobian = (np.diff(np.eye(len(parameters)), axis=0) - np.outer(change, mean_of)) / mean
+    return Differences(
+        f"{block.term.name}.{axis.coordinate}",
+        block.columns,
+        change,
+        jacobian,
+        (_spectrum(len(parameters)) / mean**2,),
+        0,
+    )
+
+
+def _spectrum(n: int) -> np.ndarray:
+    """Eigenvalues of the squared differences of n neighbours (the Laplacian of a path)."""
+    return 2 - 2 * np.cos(np.pi * np.arange(n) / n)
