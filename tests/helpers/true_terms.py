@@ -75,7 +75,8 @@ def term_errors(dataset: Dataset, truth: Truth, found: dict[str, np.ndarray]) ->
 
     - a(x, y, phi) / f(x, y) and d(x, y) f(x, y): the mean logarithm of a at every point of the detector is made the
       true one;
-    - a / h(phi), b h and c h: so is its mean over the image at every angle; and the mean of d;
+    - a / h(phi), b h and c h: so is its mean over the image at every angle;
+    - d f(|q|), c / f and I / f, |q| being the same at all angles: so is the mean of d at every |q|;
     - b k and I / k: the mean of b.
 
     Parameters
@@ -91,7 +92,9 @@ def term_errors(dataset: Dataset, truth: Truth, found: dict[str, np.ndarray]) ->
     x, y, z = (flumpy.to_numpy(part) for part in table["xyzobs.px.value"].parts())
     ids = flumpy.to_numpy(table["id"])
     width = np.array([sweep.width for sweep in truth.sweeps])[ids]
+    index = miller_index_to_numpy(table["miller_index"])
     at_angle, on_detector = _cells(ids, z * width / DEGREES), _cells(x / PIXELS, y / PIXELS)
+    shells = _cells(dataset.grid.q(index) / Q)
 
     def error(name: str) -> np.ndarray:
         return np.log(found[name] / true[name]) if name in found else -np.log(true[name])
@@ -101,15 +104,13 @@ def term_errors(dataset: Dataset, truth: Truth, found: dict[str, np.ndarray]) ->
     for _ in range(20):  # the observations are not at all points of the detector at all angles: the means mix a little
         static = _means(on_detector, a, weight)
         a, d = a - static, d + static
-        common = _means(at_angle, a, weight) + np.average(d, weights=weight)
-        a, d = a - _means(at_angle, a, weight), d - np.average(d, weights=weight)
-        b, moved = b + common, moved + common
+        common, radial = _means(at_angle, a, weight), _means(shells, d, weight)
+        a, d = a - common, d - radial
+        b, moved = b + common, moved + common + radial
     factor = a + b + d
     b, factor = (values - np.average(values, weights=weight) for values in (b, factor))
     c = found.get("offset", np.zeros(len(table))) * np.exp(moved) - true["offset"]
-    index = miller_index_to_numpy(table["miller_index"])
     intensity = np.average(truth.diffuse(index / dataset.grid.ndiv), weights=weight)
-    shells = _cells(dataset.grid.q(index) / Q)
     b_squared, bc = (_means(shells, values, weight) for values in (true["scale"] ** 2, true["scale"] * c))
     c_shape = c - true["scale"] * bc / b_squared
     rms = [float(np.sqrt(np.average(values**2, weights=weight))) for values in (b, a, d, c, c_shape, factor)]
