@@ -6,16 +6,16 @@ W_g = sum w u^2; merged over all of it I = sum p_g I_g, p_g = W_g / sum W_g. Fro
 - an unbiased estimate of the variance of I, s = sum p_g^2 (I_g - I)^2 / (1 - p_g). Its expectation is Var(I) if the
   variances of the I_g go as 1 / W_g, and nearly so if they do not: the HC2 estimate of MacKinnon & White (1985)
   J. Econometrics 29, 305, for a weighted mean. No error model enters.
-- chi-squared, sum (I_g - I)^2 / v_g, with degrees of freedom sum [1 - 2 p_g + Var(I) / v_g], Var(I) = sum p_g^2 v_g:
-  the exact expectation of the sum for variances v_g, groups - 1 where w are their inverses. v_g follow from the
-  intensity that the OTHER groups of the voxel let expect, and the prior. With the intensity from all groups,
-  chi-squared would come out low for few photons, as an upward fluctuation would enlarge its own variance: by 3 % at
-  0.2 photons an observation.
+- chi-squared, sum (I_g - I)^2 / m_g, and what is expected of it, the degrees of freedom: sum [(1 - 2 p_g) v_g + Var(I)]
+  / m_g, Var(I) = sum p_g^2 v_g. v_g is the variance of I_g in the voxel as it is, m_g in one of mean intensity at that
+  |q|; where voxels are alike, it is the number of groups - 1. The variance of counts is linear in I, so the merged I,
+  which is unbiased, gives an unbiased expectation at any count; and m_g depends on no count of the voxel. With v_g for
+  m_g an upward fluctuation would enlarge its own variance: chi-squared would be 3 % low at 0.2 photons an observation.
 - the sums of R_meas (Diederichs & Karplus (1997) Nat. Struct. Biol. 4, 269), which weighs voxels and observations as
-  its photons do: sum U_g |I_g - I| / sqrt(1 - p_g) / sum U_g I with U_g = sum u; for equal weights 1 / sqrt(1 - p)
-  is the familiar sqrt(n / (n - 1)). What counting lets expect of it is the mean deviation of a Poisson distribution
-  of mean k, 2 k^(m + 1) exp(-k) / m! with m = floor(k) (De Moivre; Johnson, Kemp & Kotz (2005) Univariate Discrete
-  Distributions, 4.3), in the ratio of the standard deviation that the error model gives to sqrt(k).
+  its photons do: sum U_g |I_g - I| / sqrt(1 - p_g) / sum U_g I with U_g = sum u; for equal weights 1 / sqrt(1 - p) is
+  the familiar sqrt(n / (n - 1)). What is expected of it: of the n photons of a voxel, group g holds a binomial number,
+  whose mean deviation is 2 (k + 1) C(n, k + 1) p^(k + 1) (1 - p)^(n - k), k = floor(n p) (De Moivre; Johnson, Kemp &
+  Kotz (2005) Univariate Discrete Distributions, 3.3): that over its standard deviation, times the one of I_g - I.
 """
 
 from __future__ import annotations
@@ -92,32 +92,42 @@ def _of_chunk(part: GroupedObservations, q: np.ndarray, prior, number: np.ndarra
     intensity = np.bincount(number, response_weight * part.signal) / information
     merged = by_voxel(share * intensity)
     difference = intensity - spread(merged)
+    response = np.bincount(number, part.response)
+
+    def variances(of_voxels: np.ndarray) -> np.ndarray:
+        """Of the groups, in voxels of these intensities."""
+        photons = part.error_model.variance(part.response * part.spread(of_voxels), part.noise)
+        return np.bincount(number, response_weight**2 * photons) / information**2
+
+    of_groups, of_mean = variances(merged), variances(mean)
+    expected = (1 - 2 * share) * of_groups + spread(by_voxel(share**2 * of_groups))
+    photons = np.bincount(number, part.response * part.spread(np.maximum(merged, 0)) + part.noise)
+    deviation = relative_deviation(spread(by_voxel(photons)), photons) * np.sqrt(np.maximum(expected, 0))
     with np.errstate(divide="ignore", invalid="ignore"):  # where there is one group
-        variance = by_voxel(share**2 * difference**2 / (1 - share))
-        others = spread(merged) - share / (1 - share) * difference
-        between = spread(prior.variance_at(q))
-        credibility = between / (between + 1 / (spread(total) - information))
-        expected = (1 - credibility) * spread(mean) + credibility * np.maximum(others, 0)
-        signal = part.response * expected[number]
-        of_observations = part.error_model.variance(signal, part.noise)
-        of_groups = np.bincount(number, response_weight**2 * of_observations) / information**2
-        of_merged = by_voxel(share**2 * of_groups)
-        response = np.bincount(number, part.response)
-        photons = np.bincount(number, signal + part.noise)
-        expected_deviation = poisson_deviation(photons) * response * np.sqrt(of_groups / photons)
         return np.stack(
             [
-                variance,
-                by_voxel(difference**2 / of_groups),
-                by_voxel(1 - 2 * share + spread(of_merged) / of_groups),
+                by_voxel(share**2 * difference**2 / (1 - share)),
+                by_voxel(difference**2 / of_mean),
+                by_voxel(expected / of_mean),
                 by_voxel(response * np.abs(difference) / np.sqrt(1 - share)),
-                by_voxel(expected_deviation),
+                by_voxel(response * deviation / np.sqrt(1 - share)),
                 by_voxel(response) * merged,
             ]
         )
 
 
-def poisson_deviation(mean: np.ndarray) -> np.ndarray:
-    """Mean absolute deviation of Poisson counts from their mean, same shape."""
-    below = np.floor(mean)
-    return 2 * np.exp(xlogy(below + 1, mean) - mean - gammaln(below + 1))
+def relative_deviation(total: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Mean absolute over standard deviation of binomial numbers; 0 where there is nothing.
+
+    Parameters
+    ----------
+    total, mean : ndarray, same shape
+        n, taken as the nearest whole number, and n p.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = np.clip(mean / total, 0, 1)
+        n = np.rint(total)
+        k = np.floor(n * p)
+        log_ways = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k)
+        found = 2 * np.exp(log_ways + xlogy(k + 1, p) + xlogy(n - k, 1 - p)) / np.sqrt(n * p * (1 - p))
+    return np.where((n > 0) & (p > 0) & (p < 1), found, 0)

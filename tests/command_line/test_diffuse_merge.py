@@ -8,6 +8,7 @@ import pytest
 from dials.array_family import flex
 
 from dials_diffuse.command_line import diffuse_merge
+from dials_diffuse.dataset import Dataset
 from dials_diffuse.map_file import read_map
 from dials_diffuse.provenance import ProcessRecord
 
@@ -53,6 +54,54 @@ def test_asymmetric_unit_alone(truth):
     diffuse_merge.run(["scaled.expt", "scaled.refl", "output.expand=False"])
     table = flex.reflection_table.from_file("merged.refl")
     assert np.isfinite(read_map("merged.nxs").intensity).sum() == len(table)
+
+
+def test_friedel_mates_apart(truth):
+    """Rotations, and no inversion, give the map its symmetry; the table has both hands."""
+    diffuse_merge.run(["scaled.expt", "scaled.refl"])
+    together = read_map("merged.nxs")
+    n_together = len(flex.reflection_table.from_file("merged.refl"))
+    diffuse_merge.run(["scaled.expt", "scaled.refl", "merging.friedel=apart"])
+    table = flex.reflection_table.from_file("merged.refl")
+    assert 1.2 * n_together < len(table) <= 2 * n_together
+    index = np.array(list(table["miller_index"]))
+    merged = read_map("merged.nxs")
+    assert merged.grid.friedel_apart
+    intensity = np.array(table["intensity.scale.value"])
+    np.testing.assert_allclose(merged.at(index), intensity, rtol=1e-6)
+    h, k, l = index.T
+    np.testing.assert_array_equal(merged.at(np.stack([-k, h, l], axis=1)), merged.at(index))
+    inside = (np.abs(index) <= -np.array([merged.h[0], merged.k[0], merged.l[0]]) * 2).all(axis=1)
+    inside &= (-index <= np.array([merged.h[-1], merged.k[-1], merged.l[-1]]) * 2).all(axis=1)
+    mates = merged.at(-index[inside])
+    both = np.isfinite(mates) & (l[inside] != 0)
+    assert both.sum() > 500
+    assert (mates != intensity.astype(np.float32)[inside])[both].mean() > 0.99
+    average = together.at(index[inside][both])
+    low, high = np.sort([mates[both], intensity[inside][both]], axis=0)
+    assert ((low <= average * 1.0001) & (average <= high * 1.0001)).all()
+
+
+def test_half_maps_by_sweep(truth, tmp_path):
+    diffuse_merge.run(["scaled.expt", "scaled.refl", "merging.halves=sweep", "merging.halo_radius=0"])
+    table = flex.reflection_table.from_file("merged.refl")
+    halves = [np.array(table[f"half_{i}.value"]) for i in (1, 2)]
+    dataset = Dataset.from_files("scaled.expt", "scaled.refl")
+    grid, own = dataset.grid, np.array(list(dataset.observations["miller_index"]))
+    seen = [set(map(tuple, grid.map_to_asu(own[np.array(dataset.observations["id"]) == i]))) for i in (0, 1)]
+    found = [{index for index, value in zip(table["miller_index"], half) if np.isfinite(value)} for half in halves]
+    wanted = [{index for index in voxels if grid.contains(np.array([index]))[0]} for voxels in seen]
+    assert found in (wanted, wanted[::-1])
+    report = json.loads((tmp_path / "dials.diffuse_merge.json").read_text())
+    assert report["halves"] == "sweep"
+    assert report["overall"]["cc_sweep"] == report["overall"]["cc_half_anisotropic"]
+    assert report["halo"]["overall"]["voxels"] == pytest.approx(len(table) / 8, rel=0.2)
+    assert "half sets by sweep" in (tmp_path / "dials.diffuse_merge.log").read_text()
+
+
+def test_half_sets_that_can_not_be(truth):
+    with pytest.raises(SystemExit, match="merging.halves=friedel: Friedel mates are not merged with each other"):
+        diffuse_merge.run(["scaled.expt", "scaled.refl", "merging.halves=friedel", "merging.friedel=apart"])
 
 
 def test_unscaled_observations_are_refused(truth, tmp_path):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cctbx import sgtbx, uctbx
@@ -98,3 +101,21 @@ def test_round_trips(symbol):
 def test_miller_index_conversion(index):
     assert list(miller_index_from_numpy(index)) == [tuple(row) for row in index]
     assert (miller_index_to_numpy(miller_index_from_numpy(index)) == index).all()
+
+
+@pytest.mark.parametrize("symbol", CELLS)
+def test_friedel_mates_apart(symbol):
+    """Against cctbx's orbits in the point group; -n has the same representative only where a rotation takes n there."""
+    together = grid_of(symbol, (2, 2, 2))
+    apart = replace(together, friedel_apart=True)
+    index = np.array(list(itertools.product(range(-3, 4), repeat=3)))
+    group = together.space_group.build_derived_point_group()
+    rotations = [np.array(operation.r().as_double()).reshape(3, 3).astype(int) for operation in group]
+    orbits = [frozenset(tuple(n @ rotation) for rotation in rotations) for n in index]
+    found = [tuple(n) for n in apart.map_to_asu(index)]
+    assert all(representative in orbit for representative, orbit in zip(found, orbits))
+    assert len(set(found)) == len(set(orbits))
+    laue = together.map_to_asu(index)
+    assert ((np.array(found) == laue).all(axis=1) | (np.array(found) == -laue).all(axis=1)).all()
+    assert GlobalGrid.from_json(apart.as_json()) == apart != together
+    assert "Friedel mates apart" in str(apart)
