@@ -6,6 +6,9 @@ from iotbx.phil import parse
 
 outliers_phil_str = """
 outlier {
+  reject = True
+    .type = bool
+    .help = "Leave out observations and voxels that the others contradict."
   n_sigma = 5
     .type = float(value_min=2)
     .help = "An observation is left out if its photons are as improbable, given its symmetry mates, as a normal deviate"

@@ -221,7 +221,8 @@ class _Sums:
     """Sums over the observations of frames at places on the detector, each shape (frames, places).
 
     Of weighted signals: what is observed beyond the expected, what would be 100 % of it, its variance, and the first
-    and second power of the weights over the expected photons, background and all. Of squares: observed and expected.
+    and second power of the weights over the expected photons, background and all. Of squared
+    deviates: observed, without what a factor common to the frame makes, and expected.
     """
 
     excess: np.ndarray
@@ -231,6 +232,11 @@ class _Sums:
     photons_2: np.ndarray
     squares: np.ndarray
     size: np.ndarray
+
+    @property
+    def known(self) -> np.ndarray:
+        """Where there is something, bool; differences of cumulative sums are not exactly 0 where there is nothing."""
+        return (self.signal > 0) & (self.size > 1e-6)
 
     def windows(self, width: int) -> _Sums:
         """Sums over so many consecutive frames, from each frame on, shape (frames - width + 1, places)."""
@@ -269,7 +275,7 @@ def _sums(
     def add(values: np.ndarray) -> np.ndarray:
         return np.bincount(cell, values, minlength=n_frames * len(places)).reshape(n_frames, -1) @ places
 
-    return _Sums(
+    sums = _Sums(
         excess=add(weight * excess),
         signal=add(weight * signal * left),
         variance=add(weight**2 * variance * left),
@@ -278,6 +284,9 @@ def _sums(
         squares=add(size * excess**2 / (variance * left)),
         size=add(size),
     )
+    whole = sums.excess[:, -1:] / np.maximum(sums.signal[:, -1:], 1e-300)
+    sums.squares = np.maximum(sums.squares - whole**2 * add(size * signal**2 * left / variance), 0)
+    return sums
 
 
 @dataclass
@@ -306,12 +315,13 @@ def _improbable(sums: _Sums, frames: _Frames, params: libtbx.phil.scope_extract)
         within = experiment[: len(window.size)] == experiment[width - 1 :]
         ratio, deviate = _ratios(window)
         chi_squared, squares_deviate = _chi_squared(window)
-        known = within[:, None] & (window.signal > 0)
+        known = within[:, None] & window.known
         group = sweep[: len(window.size)]
         unusual = np.minimum(np.abs(_against_others(deviate, known, group)), np.abs(deviate))
         relative = chi_squared / _medians(chi_squared, known, group)
         scatter = np.minimum(_against_others(squares_deviate, known, group), squares_deviate)
-        off = known & (unusual > limit) & (np.abs(ratio - 1) > params.deviation)
+        wide = np.sqrt(np.maximum(relative, 1))  # chance differences are larger where all scatter more
+        off = known & (unusual > limit * wide) & (np.abs(ratio - 1) > params.deviation)
         noisy = known & (window.size > LARGE) & (scatter > limit) & (relative > params.chi_squared)
         for chosen, score, reasons in ((off, unusual, ("low", "high")), (noisy, scatter, (SCATTER, SCATTER))):
             for start, place in zip(*np.nonzero(chosen)):
@@ -332,7 +342,7 @@ def _ratios(window: _Sums) -> tuple[np.ndarray, np.ndarray]:
         mean = window.photons**2 / window.photons_2
         scale = mean / window.photons
         values = (mean + window.excess * scale, mean, window.variance * scale**2)
-    known = window.signal > 0
+    known = window.known
     deviate = np.zeros(mean.shape)
     values = [v[known] for v in values]
     exact, rough = equivalent_deviate(*values, np.zeros(known.sum())), root_deviate(*values)
@@ -343,7 +353,7 @@ def _ratios(window: _Sums) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chi_squared(window: _Sums) -> tuple[np.ndarray, np.ndarray]:
-    """Chi-squared over its expectation, and how improbable it is to be that large, as a normal deviate.
+    """Chi-squared over its expectation, and its probability as a normal deviate.
 
     Far out the deviate is that of Wilson & Hilferty (1931) Proc. Natl Acad. Sci. USA 17, 684.
     """
@@ -375,12 +385,20 @@ def _medians(values: np.ndarray, known: np.ndarray, group: np.ndarray, default: 
 def _worst(hits: list[_Hit]) -> list[_Hit]:
     """The worst hits that do not overlap; those not half as bad as the worst have to wait for the next round."""
     taken: list[_Hit] = []
+    worst = max((hit.n_sigma for hit in hits), default=0)
     for hit in sorted(hits, key=lambda hit: (-hit.n_sigma, hit.stop - hit.start)):
-        if taken and hit.n_sigma < taken[0].n_sigma / 2:
+        if hit.n_sigma < worst / 2:
             break
         if all(hit.stop <= other.start or hit.start >= other.stop for other in taken):
-            taken.append(hit)
+            taken.append(_core(hit, hits))
     return taken
+
+
+def _core(hit: _Hit, hits: list[_Hit]) -> _Hit:
+    """The same frames at the place that is clearly farther off, though with fewer observations, if there is one."""
+    same = [h for h in hits if (h.start, h.stop, h.reason) == (hit.start, hit.stop, hit.reason)]
+    core = max((h for h in same if h.n_sigma > hit.n_sigma / 2), key=lambda h: abs(h.ratio - 1))
+    return core if abs(core.ratio - 1) > 1.5 * abs(hit.ratio - 1) else hit
 
 
 def _joined(hits: list[_Hit], frames: _Frames) -> list[_Hit]:

@@ -48,7 +48,7 @@ def exclude_images(dataset: Dataset, commands: list[list[str]] | None) -> np.nda
         table["flags"] = flex.size_t(len(table), 0)
     scans = [experiment.scan is not None for experiment in dataset.experiments]
     valid = [list(e.scan.get_valid_image_ranges(e.identifier)) if s else [] for e, s in zip(dataset.experiments, scans)]
-    excluded = {i: _excluded(dataset, i, valid[i], ranges) for i in np.flatnonzero(scans)}
+    excluded = {i: _excluded(dataset, i, valid[i], ranges) for i, rotates in enumerate(scans) if rotates}
     if ranges:
         texts = [f"{i}:{first}:{last}" for i, first, last in ranges]
         if len(dataset.experiments) == 1:
@@ -69,8 +69,8 @@ def parse_ranges(commands: list[list[str]] | None, experiments: ExperimentList) 
     Sorry
         As :func:`exclude_images`.
     """
-    texts = [text for command in commands or [] for value in command or [] for text in value.split(",") if text.strip()]
-    return [_range(text.strip(), experiments) for text in texts]
+    values = [value for command in commands or [] for value in command or []]
+    return [_range(text, experiments) for value in values for text in value.replace(",", " ").split()]
 
 
 def _range(text: str, experiments: ExperimentList) -> tuple[int, int, int]:

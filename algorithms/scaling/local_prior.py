@@ -17,7 +17,7 @@ from dials_diffuse.algorithms.scaling.tails import tukey_weight
 from dials_diffuse.grid import GlobalGrid
 
 #: Voxels that the robust estimates of a class are made from, at most.
-SAMPLE = 20_000
+SAMPLE = 5_000
 #: Tukey's cut, in sigma.
 CUT = 6.0
 
@@ -91,7 +91,7 @@ def _moments(value: np.ndarray, noise: np.ndarray) -> tuple[float, float]:
         return 1e-12, 0.0
     value, noise = value[known], noise[known]
     mean = float(np.median(value))
-    for _ in range(8):
+    for _ in range(5):
         variance = _variance((value - mean) ** 2, noise)
         weight = tukey_weight((value - mean) / np.sqrt(variance + noise), CUT) / (variance + noise)
         if not weight.any():

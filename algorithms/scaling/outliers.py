@@ -36,7 +36,7 @@ logger = logging.getLogger("dials.diffuse.scaling")
 REASONS = ("kept", "high", "low", "voxel")
 HIGH, LOW, VOXEL = 1, 2, 3
 #: Rounds of robust means and expectations from neighbours; iterations of each robust mean.
-ROUNDS, ITERATIONS = 3, 10
+ROUNDS, ITERATIONS = 2, 5
 #: Deviates below this are not worth the exact formula.
 SMALL = 2.0
 #: Tiles along the longest edge of a detector in :func:`outlier_maps`.
