@@ -31,11 +31,16 @@ def parameters(program: str, *assignments: str) -> libtbx.phil.scope_extract:
     name = f"dials_diffuse.command_line.diffuse_{program}"
     if importlib.util.find_spec(name) is None:
         raise Sorry(f"There is no program dials.diffuse_{program}.")
-    module = importlib.import_module(name)
-    # where plug-ins have parameters, the scope is made when it is asked for
-    scope = getattr(module, "phil_scope", None) or parse(module.phil, process_includes=True)
+    scope = phil_scope(program)
     interpreter = scope.command_line_argument_interpreter()
     try:
         return scope.fetch(sources=[interpreter.process(assignment) for assignment in assignments]).extract()
     except (RuntimeError, ValueError) as error:  # a value out of range
         raise Sorry(f"{error}. dials.diffuse_{program} -c -e2 -a1 shows all parameters.") from error
+
+
+def phil_scope(program: str) -> libtbx.phil.scope:
+    """The scope of all parameters of a program; ``program`` as for :func:`parameters`."""
+    module = importlib.import_module(f"dials_diffuse.command_line.diffuse_{program}")
+    # where plug-ins have parameters, the scope is made when it is asked for
+    return getattr(module, "phil_scope", None) or parse(module.phil, process_includes=True)

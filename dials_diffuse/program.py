@@ -121,6 +121,7 @@ def start(
     if needs_experiments:
         session.experiment_files = [entry.filename for entry in params.input.experiments]
         session.experiments = [entry.data for entry in params.input.experiments]
+        session.record.experiments = [name for part in session.experiments for name in part.identifiers()]
         if not session.experiment_files:
             raise Sorry(f"{name} needs an experiment file (.expt): name one on the command line.")
         if read_reflections:

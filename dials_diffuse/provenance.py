@@ -24,6 +24,10 @@ class ProcessRecord:
         All parameters as PHIL.
     inputs : dict of str to str
         SHA-256 (hexadecimal) of each input file, by name.
+    folder : str
+        Where it ran, which relative names start from; empty in maps and in files of older versions.
+    experiments : list of str
+        Identifiers of the experiments it was given; empty there, too.
     """
 
     program: str
@@ -31,12 +35,15 @@ class ProcessRecord:
     date: str
     parameters: str = ""
     inputs: dict[str, str] = field(default_factory=dict)
+    folder: str = ""
+    experiments: list[str] = field(default_factory=list)
 
     @classmethod
     def now(cls, program: str, parameters: str = "") -> ProcessRecord:
-        """A record of a program that starts now."""
+        """A record of a program that starts now, in the working directory."""
         version = f"dials_diffuse {__version__}, {dials_version()}"
-        return cls(program, version, datetime.now(timezone.utc).isoformat(timespec="seconds"), parameters)
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return cls(program, version, date, parameters, folder=os.getcwd())
 
     def to_dict(self) -> dict:
         return asdict(self)
