@@ -19,11 +19,16 @@ Examples::
   dials.diffuse_merge scaled.expt scaled.refl merging.friedel=apart
 
   dials.diffuse_merge scaled.expt scaled.refl merging.halves=sweep output.expand=False
+
+A fine map: all sweeps extracted again on a finer grid, as they were, and the scaling model applied::
+
+  dials.diffuse_merge scaled.expt grid.ndiv=6,6,6
 """
 
 phil_scope = parse(
     """
 include scope dials_diffuse.phil_scope.merge.phil_scope
+include scope dials_diffuse.phil_scope.fine.phil_scope
 output {
   reflections = merged.refl
     .type = path
@@ -52,14 +57,14 @@ def run(args: list[str] | None = None) -> None:
         session = start("dials.diffuse_merge", help_message, phil_scope, args, check_format=False)
         if session is None:
             return
+        from dials_diffuse.algorithms.merging.fine import dataset_on_grid
         from dials_diffuse.algorithms.merging.merge import COLUMNS, merge
-        from dials_diffuse.dataset import Dataset
         from dials_diffuse.map_file import write_map
         from dials_diffuse.output import whole_files
         from dials_diffuse.table_file import write_table
 
         output = session.params.output
-        dataset = Dataset.from_session(session, "dials.diffuse_scale", COLUMNS)
+        dataset = dataset_on_grid(session, COLUMNS)
         merged = merge(dataset, session.params)
         with whole_files(output.reflections, output.map, output.json) as (refl, nxs, statistics):
             write_table(merged.as_reflections(), refl)

@@ -27,7 +27,7 @@ from dials_diffuse.algorithms.scaling.apply import apply_models
 from dials_diffuse.algorithms.scaling.exclude_images import exclude_images
 from dials_diffuse.algorithms.scaling.observations import scaled_observations
 from dials_diffuse.algorithms.scaling.outliers import find_outliers
-from dials_diffuse.dataset import Dataset, forget_identifiers, models_and_reflections
+from dials_diffuse.dataset import Dataset, forget_identifiers, models_and_reflections, read_diffuse_header
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.parameters import phil_scope
 from dials_diffuse.phil_scope.outliers import phil_scope as outliers_scope
@@ -35,6 +35,40 @@ from dials_diffuse.program import Session
 from dials_diffuse.provenance import ProcessRecord, hash_file
 
 logger = logging.getLogger("dials.diffuse.merging")
+
+
+def dataset_on_grid(session: Session, columns: tuple[str, ...]) -> Dataset:
+    """The scaled data set that a program was given, on the grid that it was asked for.
+
+    Parameters
+    ----------
+    session : Session
+        With the parameters ``grid.ndiv``, ``d_min`` and ``nproc``; where images are extracted again, reflection files
+        are not needed.
+    columns : tuple of str
+        Columns that scaled observations must have.
+
+    Raises
+    ------
+    Sorry
+        As :meth:`Dataset.from_session` and :func:`fine_dataset`, or if several data sets are given.
+    """
+    params, made_by = session.params, "dials.diffuse_scale"
+    if params.grid.ndiv is None and params.d_min is None:
+        return Dataset.from_session(session, made_by, columns)
+    if len(session.experiment_files) > 1:
+        raise Sorry("grid.ndiv and d_min need one .expt file of all sweeps, as dials.diffuse_scale writes it.")
+    coarse, history = read_diffuse_header(session.experiment_files[0], made_by)
+    grid = fine_grid(coarse, params.grid.ndiv, params.d_min)
+    if session.reflection_files and grid.ndiv == coarse.ndiv and grid.d_min >= coarse.d_min:
+        return replace(Dataset.from_session(session, made_by, columns), grid=grid)
+    session.reflections.clear()
+    if grid.d_min < coarse.d_min:
+        logger.warning("The scaling model was refined to %.2f A and is extrapolated beyond.", coarse.d_min)
+    nproc = None if params.nproc is libtbx.Auto else params.nproc
+    dataset = fine_dataset(session.experiments[0], history, grid, nproc)
+    dataset.history.append(session.record)
+    return dataset
 
 
 def fine_grid(grid: GlobalGrid, ndiv: list[int] | None, d_min: float | None) -> GlobalGrid:

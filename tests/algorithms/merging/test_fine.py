@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from dials.util import Sorry
@@ -10,6 +12,7 @@ from dials_diffuse.algorithms.merging.fine import fine_dataset, fine_grid
 from dials_diffuse.algorithms.scaling.apply import apply_models
 from dials_diffuse.algorithms.scaling.exclude_images import exclude_images
 from dials_diffuse.dataset import Dataset
+from dials_diffuse.map_file import read_map
 
 MASKING = ("d_min=1.8", "untrusted.rectangle=0,40,0,60", "bragg_mask.ellipsoid.n_sigma=4", "nproc=1")
 
@@ -132,3 +135,41 @@ def test_some_of_the_sweeps(scaled):
     assert len(fine.observations) == np.sum(ids == 1)
     assert sum(fine.observations["counts"]) == np.array(dataset.observations["counts"])[ids == 1].sum()
     assert set(fine.observations["id"]) == {0}
+
+
+def test_the_program(scaled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program("merge")([str(scaled / "scaled.expt"), "grid.ndiv=2,2,2", "nproc=1"])
+    fine = read_map("merged.nxs")
+    program("merge")([str(scaled / "scaled.expt"), str(scaled / "scaled.refl"), "output.map=coarse.nxs"])
+    coarse = read_map("coarse.nxs")
+    assert fine.grid.ndiv == (2, 2, 2)
+    assert np.isfinite(fine.intensity).sum() > 4 * np.isfinite(coarse.intensity).sum()
+    assert [r.program.split("_")[1] for r in fine.history] == [*["extract", "correct"] * 2, "scale", "merge"]
+    # the same photons: voxels 2n are near the middles of voxels n
+    index = np.argwhere(np.isfinite(coarse.intensity)) - np.array(coarse.intensity.shape) // 2
+    index = index[(index != 0).any(axis=1)]
+    a, b = coarse.at(index), fine.at(2 * index)
+    both = np.isfinite(a * b)
+    assert both.sum() > 100
+    assert np.median(b[both] / a[both]) == pytest.approx(1, abs=0.1)
+
+
+def test_a_lower_resolution_needs_no_images(scaled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    program("merge")([str(scaled / "scaled.expt"), str(scaled / "scaled.refl"), "d_min=3"])
+    assert read_map("merged.nxs").grid.d_min == 3
+    assert "Extracting" not in Path("dials.diffuse_merge.log").read_text()
+    assert "million pixels a second" not in Path("dials.diffuse_merge.log").read_text()
+
+
+def test_what_the_program_cannot_do(scaled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in (
+        ([str(scaled / "scaled.expt")], "reflection"),
+        ([str(scaled / f"coarse_{i}/reduced/corrected.expt") for i in (1, 2)] + ["grid.ndiv=2,2,2"], "one .expt file"),
+        ([str(scaled / "coarse_1/reduced/corrected.expt"), "grid.ndiv=2,2,2"], "no scaling models"),
+        ([str(scaled / "refined_1.expt"), "grid.ndiv=2,2,2"], "holds no grid"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            program("merge")(arguments)
