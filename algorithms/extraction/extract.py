@@ -59,8 +59,7 @@ def extract(
     Sorry
         If the input does not allow it.
     """
-    with _extracted(experiments, reflections, params, Path(tempfile.gettempdir())) as (parts, grid, masks):
-        experiments = ExperimentList([mask.experiment for mask in masks])
+    with _extracted(experiments, reflections, params, Path(tempfile.gettempdir())) as (parts, grid, _, experiments):
         table = parts.table(_identifiers(experiments))
     return Dataset(experiments, table, grid, [record] if record else [])
 
@@ -86,9 +85,8 @@ def extract_to_files(
     list of str
         The files written: several sweeps have a mask each.
     """
-    with _extracted(experiments, reflections, params, Path(refl).resolve().parent) as (parts, grid, masks):
+    with _extracted(experiments, reflections, params, Path(refl).resolve().parent) as (parts, grid, masks, experiments):
         named = attach_masks(masks, mask)
-        experiments = ExperimentList([mask.experiment for mask in masks])
         with whole_files(expt, refl, *named) as (expt_part, refl_part, *mask_parts):
             parts.write(refl_part, _identifiers(experiments))
             write_experiments(experiments, grid, [record], expt_part)
@@ -103,10 +101,10 @@ def _extracted(
     reflections: flex.reflection_table | None,
     params: libtbx.phil.scope_extract,
     folder: Path,
-) -> Iterator[tuple[TableParts, GlobalGrid, list[ExperimentMasks]]]:
+) -> Iterator[tuple[TableParts, GlobalGrid, list[ExperimentMasks], ExperimentList]]:
     """Extract into parts in a temporary folder, which is gone afterwards whatever happens.
 
-    The masks are those of the experiments that are extracted, in order.
+    The experiments are those that are extracted, and the masks are theirs, in order.
     """
     experiments = with_own_images(experiments)
     check_experiments(experiments)
@@ -134,7 +132,7 @@ def _extracted(
         )
         if not parts.rows:
             raise Sorry("No pixel fell into the grid: check the masks, the trusted range and d_min.")
-        yield parts, grid, masks
+        yield parts, grid, masks, experiments
 
 
 @contextmanager
