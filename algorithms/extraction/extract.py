@@ -188,10 +188,9 @@ def batches(experiment, width: float) -> list[tuple[int, int]]:
         First frame and last frame + 1 of each batch, frames counted from 0.
     """
     frames = len(experiment.imageset)
-    oscillation = abs(experiment.scan.get_oscillation()[1]) if experiment.scan else 0.0
-    if oscillation == 0.0:
+    if is_still(experiment):
         return [(i, i + 1) for i in range(frames)]
-    size = max(1, int(width / oscillation + 0.5))
+    size = max(1, int(width / abs(experiment.scan.get_oscillation()[1]) + 0.5))
     edges = np.linspace(0, frames, -(-frames // size) + 1).round().astype(int)
     return list(zip(edges[:-1].tolist(), edges[1:].tolist()))
 
@@ -260,7 +259,7 @@ def warn_of_smearing(experiments: ExperimentList, grid: GlobalGrid) -> None:
     """Warn where a frame rotates further than a voxel at the edge of the grid."""
     voxel = min(1 / edge for edge in grid.supercell.parameters()[:3])
     for number, experiment in enumerate(experiments):
-        if experiment.scan is None:
+        if is_still(experiment):
             continue
         travel = np.radians(abs(experiment.scan.get_oscillation()[1])) / grid.d_min
         if travel > 1.5 * voxel:
