@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import os
 
 import libtbx.phil
-from iotbx.phil import parse
 
 from dials_diffuse.algorithms.processing.command_line import CommandLine, read_phil
+from dials_diffuse.parameters import phil_scope
 
 #: What every program has its own of.
 NOT_SHARED = ("output", "nproc", "background", "pixel_mask")
@@ -48,8 +47,7 @@ class Parameters:
 
     def of_ours(self, program: str) -> str:
         """Parameters of one of our programs that are not its defaults, as the text of a file."""
-        module = importlib.import_module(f"dials_diffuse.command_line.{program}")
-        scope = module.phil_scope if hasattr(module, "phil_scope") else parse(module.phil, process_includes=True)
+        scope = phil_scope(program.removeprefix("diffuse_"))
         return scope.fetch_diff(source=scope.fetch(source=shared(self.phil))).as_str()
 
 
