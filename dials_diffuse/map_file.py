@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.nexus import new_group, write_quantity
 from dials_diffuse.output import quiet_file
 from dials_diffuse.provenance import ProcessRecord
 
@@ -128,10 +129,10 @@ def write_map(
     shape = tuple(int(n) for n in highest - lowest + 1)
     with quiet_file(filename) as file, h5py.File(file, "w") as handle:
         handle.attrs.update({"NX_class": "NXroot", "default": "entry", "creator": "dials_diffuse"})
-        entry = _group(handle, "entry", "NXentry", default="data", dials_diffuse_grid=grid.as_json())
+        entry = new_group(handle, "entry", "NXentry", default="data", dials_diffuse_grid=grid.as_json())
         entry["title"] = "Diffuse scattering"
-        data = _group(entry, "data", "NXdata", signal="intensity")
-        halves = _group(entry, "halves", "NXdata", signal="half_1", auxiliary_signals=["half_2"])
+        data = new_group(entry, "data", "NXdata", signal="intensity")
+        halves = new_group(entry, "halves", "NXdata", signal="half_1", auxiliary_signals=["half_2"])
         _write_axes(data, halves, grid, lowest, shape)
         for name, dtype, empty, group in FIELDS:
             chunks = tuple(min(CHUNK, n) for n in shape)
@@ -146,9 +147,11 @@ def write_map(
                 field[begin : begin + len(slab)] = slab
                 file.check()
         _write_sample(entry, grid)
-        instrument = _group(entry, "instrument", "NXinstrument")
-        beam = _group(instrument, "beam", "NXbeam")
-        _quantity(beam, "incident_wavelength", wavelengths[0] if len(wavelengths) == 1 else wavelengths, "angstrom")
+        instrument = new_group(entry, "instrument", "NXinstrument")
+        beam = new_group(instrument, "beam", "NXbeam")
+        write_quantity(
+            beam, "incident_wavelength", wavelengths[0] if len(wavelengths) == 1 else wavelengths, "angstrom"
+        )
         for number, record in enumerate(history, start=1):
             _write_process(entry, number, record)
 
@@ -209,22 +212,10 @@ def _slabs(
         yield begin, slab
 
 
-def _group(parent: Any, name: str, nx_class: str, **attributes: Any) -> Any:
-    group = parent.create_group(name)
-    group.attrs["NX_class"] = nx_class
-    group.attrs.update(attributes)
-    return group
-
-
-def _quantity(group: Any, name: str, value: Any, units: str) -> None:
-    group[name] = value
-    group[name].attrs["units"] = units
-
-
 def _write_axes(data: Any, halves: Any, grid: GlobalGrid, lowest: np.ndarray, shape: tuple[int, int, int]) -> None:
     """The axes in one group, linked into the other, with the attributes by which NXdata finds them."""
     for number, name in enumerate("hkl"):
-        _quantity(data, name, (lowest[number] + np.arange(shape[number])) / grid.ndiv[number], "r.l.u.")
+        write_quantity(data, name, (lowest[number] + np.arange(shape[number])) / grid.ndiv[number], "r.l.u.")
         data[name].attrs["long_name"] = name
         halves[name] = data[name]
         for group in (data, halves):
@@ -234,9 +225,9 @@ def _write_axes(data: Any, halves: Any, grid: GlobalGrid, lowest: np.ndarray, sh
 
 
 def _write_sample(entry: Any, grid: GlobalGrid) -> None:
-    sample = _group(entry, "sample", "NXsample")
-    _quantity(sample, "unit_cell", grid.unit_cell.parameters(), "angstrom, degree")
-    _quantity(sample, "unit_cell_volume", grid.unit_cell.volume(), "angstrom^3")
+    sample = new_group(entry, "sample", "NXsample")
+    write_quantity(sample, "unit_cell", grid.unit_cell.parameters(), "angstrom, degree")
+    write_quantity(sample, "unit_cell_volume", grid.unit_cell.volume(), "angstrom^3")
     sample["space_group"] = str(grid.space_group.info())  # with the change of basis where the setting is not tabulated
     sample["laue_group"] = grid.laue_symbol
 
@@ -245,7 +236,7 @@ def _write_process(entry: Any, number: int, record: ProcessRecord) -> None:
     """One program's run; input files and their hashes are two lists of equal length."""
     import h5py
 
-    process = _group(entry, f"process_{number:02d}", "NXprocess")
+    process = new_group(entry, f"process_{number:02d}", "NXprocess")
     for name in ("program", "version", "date"):
         process[name] = getattr(record, name)
     process["sequence_index"] = number

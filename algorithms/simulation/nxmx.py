@@ -12,6 +12,7 @@ from dxtbx.model import Beam, Detector, Goniometer, Panel, Scan
 
 from dials_diffuse.algorithms.simulation import bitshuffle
 from dials_diffuse.images import limits_are_trusted
+from dials_diffuse.nexus import new_group, write_quantity
 from dials_diffuse.output import quiet_file, whole_files
 
 #: From dxtbx's laboratory frame (imgCIF) to that of NeXus (McStas), as dxtbx/nexus/__init__.py has it.
@@ -128,22 +129,22 @@ class NXmxWriter:
     def _write_models(self, handle: h5py.File) -> None:
         frame = IMGCIF_TO_MCSTAS @ nxmx_frame(self.beam)
         handle.attrs.update({"NX_class": "NXroot", "default": "entry", "creator": "dials_diffuse"})
-        entry = _group(handle, "entry", "NXentry", default="data")
+        entry = new_group(handle, "entry", "NXentry", default="data")
         entry["definition"] = "NXmx"
         entry["start_time"] = "2026-01-01T00:00:00Z"
-        source = _group(entry, "source", "NXsource")
+        source = new_group(entry, "source", "NXsource")
         source["name"] = "simulated"
-        sample = _group(entry, "sample", "NXsample")
+        sample = new_group(entry, "sample", "NXsample")
         sample["name"] = "simulated"
         if self.scan is not None and self.goniometer is not None:
             _write_goniometer(sample, self.goniometer, self.scan, frame)
-        instrument = _group(entry, "instrument", "NXinstrument")
+        instrument = new_group(entry, "instrument", "NXinstrument")
         instrument["name"] = "dials_diffuse"
-        beam = _group(instrument, "beam", "NXbeam")
-        _quantity(beam, "incident_wavelength", self.beam.get_wavelength(), "angstrom")
-        detector = _group(instrument, "detector", "NXdetector")
+        beam = new_group(instrument, "beam", "NXbeam")
+        write_quantity(beam, "incident_wavelength", self.beam.get_wavelength(), "angstrom")
+        detector = new_group(instrument, "detector", "NXdetector")
         self._write_detector(detector, frame)
-        data = _group(entry, "data", "NXdata", signal="data")
+        data = new_group(entry, "data", "NXdata", signal="data")
         gain = _shared(self.detector, Panel.get_gain, "gain")
         if gain != 1:
             data["data_scale_factor"] = 1 / gain
@@ -160,24 +161,24 @@ class NXmxWriter:
         lowest, highest = _shared(self.detector, Panel.get_trusted_range, "trusted range")
         group["description"] = "simulated"
         group["sensor_material"] = material
-        _quantity(group, "sensor_thickness", thickness, "mm")
+        write_quantity(group, "sensor_thickness", thickness, "mm")
         group["underload_value"] = int(lowest) + (not limits_are_trusted())  # dxtbx 3.12 takes one off on reading
         group["saturation_value"] = int(highest)
         if self.dtype.kind == "u":
             group["bit_depth_readout"] = 8 * self.dtype.itemsize
         if self.exposure:
-            _quantity(group, "count_time", self.exposure, "s")
-            _quantity(group, "frame_time", self.exposure, "s")
+            write_quantity(group, "count_time", self.exposure, "s")
+            write_quantity(group, "frame_time", self.exposure, "s")
         if self.pixel_mask is not None:
             bad = np.ones(self.image_size, dtype=np.uint32)  # bit 0: a gap
             for (y, x), good in zip(self.corners, self.pixel_mask):
                 bad[y : y + good.shape[0], x : x + good.shape[1]] = 2 * ~good  # bit 1: dead
             group.create_dataset("pixel_mask", data=bad, compression="gzip", compression_opts=1)
-        axes = _group(group, "transformations", "NXtransformations")
+        axes = new_group(group, "transformations", "NXtransformations")
         distance = float((frame @ self.detector[0].get_origin())[2])
         _axis(axes, "detector_z", distance, "mm", "translation", (0, 0, 1), ".")
         for number, (panel, corner) in enumerate(zip(self.detector, self.corners)):
-            module = _group(group, f"module_{number:04d}", "NXdetector_module")  # in alphabetical order for dxtbx
+            module = new_group(group, f"module_{number:04d}", "NXdetector_module")  # in alphabetical order for dxtbx
             _write_module(module, panel, corner, frame, axes["detector_z"].name, distance)
 
     def _create_data(self, group: h5py.Group) -> h5py.Dataset:
@@ -251,12 +252,12 @@ def _write_goniometer(sample: h5py.Group, goniometer: Goniometer, scan: Scan, fr
     axes = _rotations(goniometer)
     if (frames == 1 or width == 0) and len(axes) > 1 and not axes[0][3]:
         raise Sorry("dxtbx does not find out from a NeXus file which of several axes turned on a single frame.")
-    group = _group(sample, "transformations", "NXtransformations")
+    group = new_group(sample, "transformations", "NXtransformations")
     for number, (name, axis, angle, turns) in enumerate(axes):
         depends_on = f"{group.name}/{axes[number + 1][0]}" if number + 1 < len(axes) else "."
         if turns:
             angle = start + width * np.arange(frames)
-            _quantity(group, f"{name}_end", angle + width, "deg")
+            write_quantity(group, f"{name}_end", angle + width, "deg")
         _axis(group, name, angle, "deg", "rotation", frame @ axis, depends_on)
     sample["depends_on"] = f"{group.name}/{axes[0][0]}"
 
@@ -279,18 +280,7 @@ def _rotations(goniometer: Goniometer) -> list[tuple[str, np.ndarray, float, boo
     return axes
 
 
-def _group(parent: h5py.Group, name: str, nx_class: str, **attributes) -> h5py.Group:
-    group = parent.create_group(name)
-    group.attrs.update({"NX_class": nx_class, **attributes})
-    return group
-
-
-def _quantity(group: h5py.Group, name: str, value, units: str) -> None:
-    group[name] = value
-    group[name].attrs["units"] = units
-
-
 def _axis(group: h5py.Group, name: str, value, units: str, kind: str, vector, depends_on: str) -> None:
-    _quantity(group, name, value, units)
+    write_quantity(group, name, value, units)
     vector = np.asarray(vector, dtype=float)
     group[name].attrs.update({"transformation_type": kind, "vector": vector, "depends_on": depends_on})
