@@ -25,6 +25,11 @@ from dials_diffuse.stills import is_still
 ROWS = 64
 
 
+def resolution(experiment: Experiment) -> float:
+    """Resolution in Angstrom that an experiment's detector reaches."""
+    return experiment.detector.get_max_resolution(experiment.beam.get_s0())
+
+
 def detector_rays(detector: Detector, nproc: int | type[libtbx.Auto] = 1) -> list[np.ndarray]:
     """Unit vectors from the crystal through the centres of all pixels, for all panels.
 

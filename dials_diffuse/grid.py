@@ -14,6 +14,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 
+from dials_diffuse.geometry import resolution
 from dials_diffuse.images import sweep_name
 
 
@@ -105,7 +106,7 @@ class GlobalGrid:
             cell = space_group.average_unit_cell(uctbx.unit_cell(tuple(mean)))
         d_min = params.d_min
         if d_min is None:
-            d_min = min(e.detector.get_max_resolution(e.beam.get_s0()) for e in experiments)
+            d_min = min(resolution(experiment) for experiment in experiments)
         return cls(cell, space_group, tuple(params.grid.ndiv), float(d_min))
 
     @cached_property

@@ -16,7 +16,7 @@ from iotbx.phil import parse
 
 from dials_diffuse.algorithms.masking.bragg_ellipsoids import BraggEllipsoids
 from dials_diffuse.algorithms.masking.mask_file import PixelMask
-from dials_diffuse.geometry import IndexMapping, detector_rays
+from dials_diffuse.geometry import IndexMapping, detector_rays, resolution
 from dials_diffuse.images import sweep_name
 
 Box = tuple[int, int, int, int, int]
@@ -147,11 +147,6 @@ class NoBraggMask(BraggMask):
 
     name = "none"
     needs_reflections = False
-
-
-def resolution(experiment: Experiment) -> float:
-    """Resolution in Angstrom that an experiment's detector reaches."""
-    return experiment.detector.get_max_resolution(experiment.beam.get_s0())
 
 
 def _split(reflections: flex.reflection_table | None, number: int) -> list[flex.reflection_table]:

@@ -15,7 +15,7 @@ from dxtbx.model import Crystal, Experiment
 from dxtbx.model.experiment_list import ExperimentList
 from iotbx.phil import parse
 
-from dials_diffuse.algorithms.masking.bragg import BraggMask, resolution
+from dials_diffuse.algorithms.masking.bragg import BraggMask
 from dials_diffuse.algorithms.masking.bragg_ellipsoids import BraggEllipsoids
 from dials_diffuse.algorithms.masking.peak_shape import PeakShape, measure_peak_shape
 from dials_diffuse.algorithms.masking.shared_images import kind_of_still
