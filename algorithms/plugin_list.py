@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Sequence
 
@@ -11,7 +10,7 @@ from dials.util import Sorry, tabulate
 from dials_diffuse import __version__
 from dials_diffuse.algorithms.correction import combined
 from dials_diffuse.algorithms.masking import strategies
-from dials_diffuse.plugins import Plugin, find_plugins
+from dials_diffuse.plugins import Plugin, find_plugins, what_it_is
 
 logger = logging.getLogger("dials.diffuse.plugins")
 
@@ -57,4 +56,4 @@ def log_plugins() -> None:
 def _says(plugin: Plugin) -> str:
     if plugin.error is not None:
         return f"BROKEN: {type(plugin.error).__name__}: {plugin.error}".split("\n")[0]
-    return (inspect.getdoc(plugin.loaded) or "").split("\n")[0]
+    return what_it_is(plugin.loaded)

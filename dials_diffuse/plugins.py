@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
@@ -30,6 +31,11 @@ class Plugin:
     version: str
     loaded: object = None
     error: Exception | None = None
+
+
+def what_it_is(plugin: object) -> str:
+    """The first line of its documentation."""
+    return (inspect.getdoc(plugin) or "").split("\n")[0]
 
 
 def find_plugins(group: str) -> list[Plugin]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import libtbx.phil
 import numpy as np
 from dials.array_family import flex
@@ -15,7 +13,7 @@ from dials_diffuse.algorithms.masking.bragg import BraggMask, NoBraggMask
 from dials_diffuse.algorithms.masking.ellipsoid_mask import EllipsoidBraggMask
 from dials_diffuse.algorithms.masking.file_mask import FileBraggMask
 from dials_diffuse.algorithms.masking.shoebox_mask import ShoeboxBraggMask
-from dials_diffuse.plugins import load_plugins
+from dials_diffuse.plugins import load_plugins, what_it_is
 
 BUILT_IN = (NoBraggMask, EllipsoidBraggMask, ShoeboxBraggMask, FileBraggMask)
 
@@ -50,7 +48,7 @@ def bragg_mask_scope() -> libtbx.phil.scope:
     """The PHIL scope ``bragg_mask``: ``mode``, and one scope for every strategy that has parameters."""
     strategies = bragg_mask_strategies()
     words = " ".join(("*" if name == EllipsoidBraggMask.name else "") + name for name in strategies)
-    meanings = " ".join(f"{name}: {_first_line(strategy)}" for name, strategy in strategies.items())
+    meanings = " ".join(f"{name}: {what_it_is(strategy)}" for name, strategy in strategies.items())
     scope = parse(f"bragg_mask {{\n  mode = {words}\n    .type = choice\n}}")
     (bragg_mask,) = scope.objects
     bragg_mask.objects[0].help = f"How Bragg peaks are masked. {meanings}"
@@ -87,7 +85,3 @@ def bragg_masks(
         if mask.static is not None and [(m.shape, m.dtype) for m in mask.static] != [(s, np.bool_) for s in shapes]:
             raise Sorry(f"The static part of the Bragg mask {name} is not one bool a pixel of each panel.")
     return masks
-
-
-def _first_line(strategy: type[BraggMask]) -> str:
-    return (inspect.getdoc(strategy) or "").split("\n")[0]
