@@ -177,18 +177,21 @@ def fit_spread(
     covariance : ndarray, shape (3, 3)
     growth : float, Angstrom^2, not negative
     """
-    if weights is None:
-        weights, middle = np.ones(len(moments)), lambda values, _: np.median(values, axis=0)
-    else:
-        middle = lambda values, weights: np.average(values, axis=0, weights=weights)  # noqa: E731
+    if weights is not None:
         moments, q_squared, weights = _without_outliers(moments, q_squared, weights)
-    shape = middle(moments, weights)
+
+    def middle(values: np.ndarray, chosen: np.ndarray | slice = slice(None)) -> np.ndarray:
+        if weights is None:
+            return np.median(values[chosen], axis=0)
+        return np.average(values[chosen], axis=0, weights=weights[chosen])
+
+    shape = middle(moments)
     if len(moments) < 2:
         return shape, 0.0
     spread = np.einsum("nij,ji->n", moments, np.linalg.inv(shape)) / 3
     bins = np.array_split(np.argsort(q_squared), max(2, min(10, len(spread) // 20)))
     x = np.array([np.median(q_squared[b]) for b in bins])
-    y = np.array([middle(spread[b], weights[b]) for b in bins])
+    y = np.array([middle(spread, b) for b in bins])
     slope, constant = np.polyfit(x, y, 1)
     if slope <= 0 or constant <= 0.05 * np.median(y):
         constant = float(np.median(y)) if slope <= 0 else 0.05 * float(np.median(y))
