@@ -149,9 +149,8 @@ def write_map(
         _write_sample(entry, grid)
         instrument = new_group(entry, "instrument", "NXinstrument")
         beam = new_group(instrument, "beam", "NXbeam")
-        write_quantity(
-            beam, "incident_wavelength", wavelengths[0] if len(wavelengths) == 1 else wavelengths, "angstrom"
-        )
+        wavelength = wavelengths[0] if len(wavelengths) == 1 else wavelengths
+        write_quantity(beam, "incident_wavelength", wavelength, "angstrom")
         for number, record in enumerate(history, start=1):
             _write_process(entry, number, record)
 

@@ -19,6 +19,7 @@ from dials_diffuse.algorithms.masking.bragg import BraggMask
 from dials_diffuse.algorithms.masking.bragg_ellipsoids import BraggEllipsoids
 from dials_diffuse.algorithms.masking.peak_shape import PeakShape, measure_peak_shape
 from dials_diffuse.algorithms.masking.shared_images import kind_of_still
+from dials_diffuse.geometry import resolution
 from dials_diffuse.grid import lattice_group, miller_index_from_numpy, miller_index_to_numpy
 from dials_diffuse.images import sweep_name
 from dials_diffuse.log_levels import experiments_name, level_of
