@@ -7,9 +7,9 @@ halves of equal weight have errors of 2 s each, and merged intensities vary by S
 
 (Assmann, Brehm & Diederichs (2016) J. Appl. Cryst. 49, 1021, "sigma-tau method"; Karplus & Diederichs (2012) Science
 336, 1030). s comes from the scatter within voxels (scatter.py). Against the correlation of one pair of half sets this
-has no draw in it: it is the mean over all of them, with far less noise (many observations a voxel against two halves),
-and does not suffer where halves can not be made equal. All voxels count the same: that is the correlation of what is
-in the map.
+has no draw in it: it is the mean over all of them, with 0.7 of the standard deviation at 24 observations a voxel, and
+does not suffer where halves can not be made equal. All voxels that were seen more than once count the same: that is
+the correlation of what is in the map, whatever its errors.
 
 Intervals are Fisher's: normal in z = artanh(CC). But its standard deviation 1 / sqrt(n - 3) holds for normal variables
 of one variance, and voxels are nothing of that kind: some are seen once, some often, halos are bright. So that over

@@ -160,7 +160,8 @@ class MergingStatistics(ShellStatistics):
         observations = self.overall.agreements["observation"]
         return (
             f"{tabulate(rows, header)}\n"
-            f"CC1/2: between half sets by {self.halves}. From aniso on, the mean intensity at |q| is subtracted.\n"
+            f"CC1/2: between half sets by {self.halves}, over the {self.overall.correlations['cc_half'].voxels} voxels that "
+            "have both. From aniso on, the mean intensity\nat |q| is subtracted. "
             "95 %: confidence interval. CC true: sqrt(2 CC / (1 + CC)), the correlation of map and truth.\n"
             f"Overall R_meas is expected to be {observations.r_meas_expected:.3f}.\n"
             f"{self.completeness}"
