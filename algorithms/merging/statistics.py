@@ -158,10 +158,11 @@ class MergingStatistics(ShellStatistics):
         parts = (("Overall", self), ("Bragg halos", self.halo), ("Between", self.between))
         rows += [_row(part.overall, kinds, name) for name, part in parts if part.overall.voxels]
         observations = self.overall.agreements["observation"]
+        n_voxels = self.overall.correlations["cc_half"].voxels
         return (
             f"{tabulate(rows, header)}\n"
-            f"CC1/2: between half sets by {self.halves}, over the {self.overall.correlations['cc_half'].voxels} voxels that "
-            "have both. From aniso on, the mean intensity\nat |q| is subtracted. "
+            f"CC1/2: between half sets by {self.halves}, over the {n_voxels} voxels that have both. "
+            "From aniso on, the mean intensity at |q| is subtracted.\n"
             "95 %: confidence interval. CC true: sqrt(2 CC / (1 + CC)), the correlation of map and truth.\n"
             f"Overall R_meas is expected to be {observations.r_meas_expected:.3f}.\n"
             f"{self.completeness}"
