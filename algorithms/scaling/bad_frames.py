@@ -41,7 +41,7 @@ FALSE_ALARM = 0.01
 #: Rounds of taking out the worst and merging again.
 ROUNDS = 20
 #: Windows that a sweep must have for the scatter between them to be known.
-ENOUGH = 20
+ENOUGH = 5
 #: Size of a sum of squares, in sums of half a squared normal deviate, from which on its distribution is known.
 LARGE = 30.0
 #: Deviates beyond which an approximation serves, for probabilities vanish.
@@ -318,9 +318,11 @@ def _improbable(sums: _Sums, frames: _Frames, params: libtbx.phil.scope_extract)
         known = within[:, None] & window.known
         group = sweep[: len(window.size)]
         unusual = np.minimum(np.abs(_against_others(deviate, known, group)), np.abs(deviate))
-        relative = chi_squared / _medians(chi_squared, known, group)
+        level = _medians(chi_squared, known, group, np.inf)  # without others none is unlike them
+        relative = chi_squared / level
         scatter = np.minimum(_against_others(squares_deviate, known, group), squares_deviate)
-        wide = np.sqrt(np.maximum(relative, 1))  # chance differences are larger where all scatter more
+        usual = np.where(np.isfinite(level), level, 1)
+        wide = np.sqrt(np.maximum(np.maximum(chi_squared, usual), 1))  # where all scatter more, so do sums
         off = known & (unusual > limit * wide) & (np.abs(ratio - 1) > params.deviation)
         noisy = known & (window.size > LARGE) & (scatter > limit) & (relative > params.chi_squared)
         for chosen, score, reasons in ((off, unusual, ("low", "high")), (noisy, scatter, (SCATTER, SCATTER))):
@@ -370,7 +372,7 @@ def _against_others(deviate: np.ndarray, known: np.ndarray, group: np.ndarray) -
     return (deviate - centre) / np.maximum(width, 1)
 
 
-def _medians(values: np.ndarray, known: np.ndarray, group: np.ndarray, default: float = 1.0) -> np.ndarray:
+def _medians(values: np.ndarray, known: np.ndarray, group: np.ndarray, default: float) -> np.ndarray:
     """Median over the windows of a sweep, column by column; same shape. ``default`` where there are few."""
     medians = np.full(values.shape, default)
     for number in np.unique(group):

@@ -139,6 +139,7 @@ def _parts(observations: GroupedObservations):
     names = ("rows", "signal", "response", "noise", "experiment", "panel", "position")
     for voxels, chosen in observations.chunks():
         arrays = {name: getattr(observations, name)[chosen] for name in names}
+        arrays["noise"] = np.maximum(arrays["noise"], 0)  # a fitted offset may be a little below 0
         first = observations.first[voxels.start : voxels.stop + 1] - chosen.start
         yield voxels, chosen, replace(observations, **arrays, voxels=observations.voxels[voxels], first=first)
 

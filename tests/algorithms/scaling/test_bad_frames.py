@@ -101,6 +101,19 @@ def test_small_misfits_everywhere_are_no_fault_of_frames():
     assert find_bad_frames(*make(10, 40, fault), PARAMS) == []
 
 
+def test_ten_frames_that_all_fit_badly():
+    """As a model that lacks a term leaves them: not the fault of any frame."""
+
+    def fault(o):
+        return np.random.default_rng(3).gamma(2, 0.5, len(o.rows))
+
+    observations, q, experiments = make(1, 40, fault)
+    few = observations.select(frames(observations, 0, 1, 10))
+    experiments[0].scan, experiments[1].scan = experiments[0].scan[0:10], experiments[1].scan[0:10]
+    q = q[observations.sum(frames(observations, 0, 1, 10).astype(int)) > 0]
+    assert find_bad_frames(few, q, experiments, PARAMS) == []
+
+
 def test_stills():
     """One of 60 stills scatters: its number is told."""
     dataset, truth = observation_data.make_stills(1, stills=60)
