@@ -236,15 +236,19 @@ def _write_process(entry: Any, number: int, record: ProcessRecord) -> None:
     import h5py
 
     process = new_group(entry, f"process_{number:02d}", "NXprocess")
-    for name in ("program", "version", "date"):
+    for name in ("program", "version", "date", "folder"):
         process[name] = getattr(record, name)
     process["sequence_index"] = number
     process["phil"] = record.parameters
-    for name, strings in (("input_files", record.inputs), ("input_sha256", record.inputs.values())):
+    lists = {"input_files": record.inputs, "input_sha256": record.inputs.values(), "experiments": record.experiments}
+    for name, strings in lists.items():
         process.create_dataset(name, data=list(strings), dtype=h5py.string_dtype())
 
 
 def _read_process(process: Any) -> ProcessRecord:
     program, version, date, phil = (process[name].asstr()[()] for name in ("program", "version", "date", "phil"))
     inputs = dict(zip(process["input_files"].asstr()[()], process["input_sha256"].asstr()[()]))
-    return ProcessRecord(program, version, date, phil, inputs)
+    if "folder" not in process:  # older versions
+        return ProcessRecord(program, version, date, phil, inputs)
+    folder, experiments = (process[name].asstr()[()] for name in ("folder", "experiments"))
+    return ProcessRecord(program, version, date, phil, inputs, folder, list(experiments))

@@ -25,7 +25,7 @@ class ProcessRecord:
     inputs : dict of str to str
         SHA-256 (hexadecimal) of each input file, by name.
     folder : str
-        Where it ran, which relative names start from; empty in maps and in files of older versions.
+        Where it ran, which relative names start from; empty in files of older versions.
     experiments : list of str
         Identifiers of the experiments it was given; empty there, too.
     """
