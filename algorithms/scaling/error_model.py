@@ -253,6 +253,7 @@ def refine_error_model(
     else:
         logger.warning("The error model has not converged after %d cycles.", MAX_CYCLES)
     report = _report(estimate, observations, q, outliers, cycle)
+    report.update({f"{name}_error": None for name, given in (("a", a), ("b", b)) if given is not None})
     logger.info("%s", error_model_summary(report))
     return estimate.model, report
 
