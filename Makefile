@@ -1,7 +1,8 @@
 # make test | demo | bench | bench-scale | lint: each sets up what it needs by itself.
 #
 # A Python that has DIALS (an active conda environment, or PYTHON=...) is used as it is; elsewhere Debian's or Ubuntu's
-# packages are installed (root or sudo needed) and a virtual environment is made over them.
+# packages are installed (root or sudo needed) and a virtual environment is made over them. Chromium, where it is to be
+# had, is for the tests of HTML reports, which are skipped without it.
 
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3)
@@ -29,6 +30,8 @@ setup: $(READY)
 	if [ -n "$$missing" ]; then \
 	  sudo=$$([ $$(id -u) = 0 ] || echo sudo); $$sudo apt-get -qq update; \
 	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qq install -y --no-install-recommends $$missing; fi
+	-@command -v chromium >/dev/null || { sudo=$$([ $$(id -u) = 0 ] || echo sudo); $$sudo apt-get -qq update; \
+	  DEBIAN_FRONTEND=noninteractive $$sudo apt-get -qq install -y --no-install-recommends chromium; }
 	[ -x .venv/bin/python3 ] || /usr/bin/python3 -m venv --system-site-packages .venv
 	.venv/bin/python3 -m pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
 	-.venv/bin/python3 -m pip install -q --disable-pip-version-check ruff

@@ -52,7 +52,11 @@ def _diffuse_refresh(env, root: Path) -> None:
     _diffuse_install(root, Path(env.under_build("lib")))
     for name, source in _diffuse_dispatchers(root).items():
         env.write_dispatcher_in_bin(source_file=str(source), target_file=name)
-    missing = [name for name in ("h5py", "numba", "scipy", "tqdm") if importlib.util.find_spec(name) is None]
+    missing = [
+        name
+        for name in ("h5py", "jinja2", "numba", "plotly", "scipy", "tqdm")
+        if importlib.util.find_spec(name) is None
+    ]
     if missing:
         print(f"dials_diffuse needs {', '.join(missing)} in this Python: install them with conda.")
 

@@ -22,6 +22,7 @@ for folder in FOLDERS:
 
 setup(
     packages=packages,
+    package_data={"dials_diffuse": ["templates/*.html"]},
     package_dir={"dials_diffuse": "dials_diffuse", **{f"dials_diffuse.{folder}": folder for folder in FOLDERS}},
     entry_points={
         "console_scripts": [f"dials.{name} = dials_diffuse.command_line.{name}:run" for name in programs],
