@@ -9,14 +9,18 @@ from iotbx.phil import parse
 from dials_diffuse.program import finish, handled_errors, start
 
 help_message = """
-Put diffuse observations on a common scale: refines b(phi) of every sweep so that observations of equivalent voxels
-agree. The scale factors go into the column inverse_scale_factor, the models into the experiments.
+Put diffuse observations on a common scale: refines the model I_obs = a d (b I + c) so that observations of equivalent
+voxels agree. b(phi) is beam, illuminated volume and decay, a(x, y, phi) absorption, c(|q|, phi) excess background,
+d(x, y) the detector's response; beside b, those terms are taken that the data ask for. Observations that do not fit are
+rejected, errors are calibrated. The models go into the experiments, what they say into columns of the observations.
 
 Examples::
 
   dials.diffuse_scale corrected.expt corrected.refl
 
-  dials.diffuse_scale a/corrected.expt a/corrected.refl b/corrected.expt b/corrected.refl scaling.scale_interval=10
+  dials.diffuse_scale a/corrected.expt a/corrected.refl b/corrected.expt b/corrected.refl scaling.terms=scale,offset
+
+  dials.diffuse_scale corrected.expt corrected.refl reference=merged.nxs
 """
 
 phil_scope = parse(
@@ -31,7 +35,10 @@ output {
     .help = "The observations with their scale factors."
   json = dials.diffuse_scale.json
     .type = path
-    .help = "Cycles and parameters."
+    .help = "Terms, cycles, residuals, error model, outliers: docs/data_model.md."
+  html = dials.diffuse_scale.html
+    .type = path
+    .help = "The same to look at."
   log = dials.diffuse_scale.log
     .type = path
     .help = "The log file."
@@ -48,14 +55,18 @@ def run(args: list[str] | None = None) -> None:
         if session is None:
             return
         from dials_diffuse.algorithms.scaling.observations import COLUMNS
+        from dials_diffuse.algorithms.scaling.plots import scaling_sections
         from dials_diffuse.algorithms.scaling.scale import scale
         from dials_diffuse.dataset import Dataset
+        from dials_diffuse.report import report_html
 
         output = session.params.output
         dataset = Dataset.from_session(session, "dials.diffuse_correct", COLUMNS)
         report = scale(dataset, session.params)
-        dataset.write(output.experiments, output.reflections, {output.json: json.dumps(report, indent=1)})
-        finish(output.experiments, output.reflections, output.json)
+        html = report_html("dials.diffuse_scale", scaling_sections(report), dataset.history[-1])
+        texts = {output.json: json.dumps(report, indent=1), output.html: html}
+        dataset.write(output.experiments, output.reflections, texts)
+        finish(output.experiments, output.reflections, output.json, output.html)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,14 +44,11 @@ class Section:
     is_open: bool = False
 
 
-def write_report(
-    filename: str | os.PathLike, title: str, sections: list[Section], record: ProcessRecord | None = None
-) -> None:
-    """Write a page with all that it needs inside.
+def report_html(title: str, sections: list[Section], record: ProcessRecord | None = None) -> str:
+    """A page with all that it needs inside.
 
     Parameters
     ----------
-    filename : path
     title : str
     sections : list of Section
     record : ProcessRecord, optional
@@ -62,10 +58,8 @@ def write_report(
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = _cell
-    html = environment.get_template("report.html").render(
-        title=title, sections=sections, record=record, plotly=_packed_plotly()
-    )
-    Path(filename).write_text(html, encoding="utf-8")
+    template = environment.get_template("report.html")
+    return template.render(title=title, sections=sections, record=record, plotly=_packed_plotly())
 
 
 def _packed_plotly() -> str:

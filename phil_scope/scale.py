@@ -83,6 +83,11 @@ scaling {
     .type = int(value_min=0)
     .help = "Seed of the choice of held-out observations."
 }
+reference = None
+  .type = path
+  .help = "A map, merged.nxs: the data are put on its scale."
+include scope dials_diffuse.phil_scope.error_model.phil_scope
+include scope dials_diffuse.phil_scope.outliers.phil_scope
 include scope dials_diffuse.phil_scope.nproc.phil_scope
 """,
     process_includes=True,

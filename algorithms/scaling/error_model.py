@@ -254,7 +254,7 @@ def refine_error_model(
         logger.warning("The error model has not converged after %d cycles.", MAX_CYCLES)
     report = _report(estimate, observations, q, outliers, cycle)
     report.update({f"{name}_error": None for name, given in (("a", a), ("b", b)) if given is not None})
-    logger.info("%s", error_model_summary(report))
+    logger.info("Error model: a = %.4f, b = %.4f", estimate.model.a, estimate.model.b)
     return estimate.model, report
 
 

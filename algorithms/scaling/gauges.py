@@ -19,6 +19,10 @@ from dials_diffuse.algorithms.scaling.axis import dense_basis
 from dials_diffuse.algorithms.scaling.design import Block, Design
 from dials_diffuse.algorithms.scaling.places import detector_places
 
+#: c is said to be least at another angle if it is lower there by this part of the mean intensity; else cycles of
+#: refinement would not end.
+SLACK = 0.003
+
 
 class Gauges:
     """The conventions for a design.
@@ -38,6 +42,7 @@ class Gauges:
         for block in design.blocks:
             self._by_name.setdefault(block.term.name, []).append(block)
         self._has_reference = len(reference) == 0
+        self._lowest: np.ndarray | None = None
         self._means = {id(block): self._mean(block) for block in design.blocks}
         rows, targets = [], []
         if len(reference):
@@ -62,11 +67,14 @@ class Gauges:
         self._rows = np.array(rows).reshape(-1, design.size)
         self._targets = np.array(targets)
 
-    def conditions(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Combinations, shape (k, p), and their targets, shape (k,); those of c depend on where it is least."""
+    def conditions(self, parameters: np.ndarray, intensity: float) -> tuple[np.ndarray, np.ndarray]:
+        """Combinations, shape (k, p), and their targets, shape (k,).
+
+        Those of c depend on where it is least; ``intensity``, the mean one, is the unit of what is less.
+        """
         if self._has_reference or "offset" not in self._by_name:
             return self._rows, self._targets
-        lowest = self._offset_at_its_lowest(parameters)
+        lowest = self._offset_at_its_lowest(parameters, SLACK * intensity)
         return np.concatenate([self._rows, lowest]), np.append(self._targets, np.zeros(len(lowest)))
 
     def mean(self, name: str) -> np.ndarray:
@@ -116,7 +124,7 @@ class Gauges:
             rows[:, block.columns] = np.kron(along, np.eye(len(rows))) / len(blocks)
         return list(rows)
 
-    def _offset_at_its_lowest(self, parameters: np.ndarray) -> np.ndarray:
+    def _offset_at_its_lowest(self, parameters: np.ndarray, slack: float) -> np.ndarray:
         blocks = self._by_name["offset"]
         q_axis = max((block.term.axes[0] for block in blocks), key=lambda axis: axis.n_params)
         q = q_axis.samples(q_axis.n_params)
@@ -127,7 +135,12 @@ class Gauges:
             matrix = parameters[block.columns].reshape(phi.n_params, -1)
             values.append(of_phi @ matrix @ of_q.T)
             bases += [(block, of_q, row) for row in of_phi]
-        lowest = np.concatenate(values).argmin(axis=0)
+        values = np.concatenate(values)
+        lowest, which = values.argmin(axis=0), np.arange(len(q))
+        if self._lowest is not None:
+            stay = values[lowest, which] > values[self._lowest, which] - slack
+            lowest[stay] = self._lowest[stay]
+        self._lowest = lowest
         rows = np.zeros((len(q), self.design.size))
         for i, at in enumerate(lowest):
             block, of_q, of_phi = bases[at]

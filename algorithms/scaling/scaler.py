@@ -330,7 +330,7 @@ class MultiBatchScaler:
                 unit[block.columns] = intensity
         left, right = normal * unit * unit[:, None], gradient * unit
         tight = GAUGE**2 * np.median(np.diag(left))
-        conditions, targets = self.gauges.conditions(self.parameters)
+        conditions, targets = self.gauges.conditions(self.parameters, intensity)
         conditions = conditions * unit
         size = np.abs(conditions).sum(axis=1)
         conditions, targets = conditions / size[:, None], targets / size

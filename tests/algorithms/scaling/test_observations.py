@@ -12,7 +12,7 @@ from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 
 
 def test_groups_are_the_laue_equivalent_voxels(monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 700)
+    monkeypatch.setattr(module, "CHUNK", 700)  # keys are made in chunks
     dataset, _ = observation_data.make_dataset(1, sweeps=2, n_frames=10, samples=20)
     grouped = GroupedObservations.from_dataset(dataset)
     table = dataset.observations
@@ -28,7 +28,7 @@ def test_groups_are_the_laue_equivalent_voxels(monkeypatch):
     np.testing.assert_allclose(
         grouped.position[:, 2], np.array(table["xyzobs.px.value"].parts()[2])[grouped.rows], rtol=1e-6
     )
-    voxels, rows = zip(*grouped.chunks())
+    voxels, rows = zip(*grouped.chunks(700))
     assert len(voxels) > 2
     assert [s.start for s in voxels[1:]] == [s.stop for s in voxels[:-1]] and voxels[-1].stop == len(grouped.voxels)
     assert [s.start for s in rows[1:]] == [s.stop for s in rows[:-1]] and rows[-1].stop == len(grouped.rows)
