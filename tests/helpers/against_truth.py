@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,14 @@ from dials_diffuse.dataset import read_diffuse_header
 from dials_diffuse.grid import miller_index_from_numpy, miller_index_to_numpy
 
 
-def against_truth(folder: Path, truth: Truth, operator: str = "h,k,l", *, touching: bool = False) -> Comparison:
+def against_truth(
+    folder: Path,
+    truth: Truth,
+    operator: str = "h,k,l",
+    *,
+    touching: bool = False,
+    response: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> Comparison:
     """Merged voxels (merged.refl, with the grid of scaled.expt) that neither hold nor touch a Bragg point.
 
     Parameters
@@ -23,6 +31,8 @@ def against_truth(folder: Path, truth: Truth, operator: str = "h,k,l", *, touchi
         Change of basis from the setting of the map to that of the truth.
     touching : bool
         Those that share a face with a voxel of a Bragg point instead.
+    response : callable, optional
+        What the map holds besides the intensity, as a function of |q|: see :func:`true_terms.static_response`.
     """
     table = flex.reflection_table.from_file(str(folder / "merged.refl"))
     grid, _ = read_diffuse_header(folder / "scaled.expt", "dials.diffuse_scale")
@@ -31,6 +41,9 @@ def against_truth(folder: Path, truth: Truth, operator: str = "h,k,l", *, touchi
     steps = np.abs((index + ndiv // 2) % ndiv - ndiv // 2).sum(axis=1)  # to the nearest Bragg point, through faces
     chosen = steps == 1 if touching else steps > 1
     values, variances = (flumpy.to_numpy(table[f"intensity.scale.{name}"])[chosen] for name in ("value", "variance"))
+    if response is not None:
+        factor = response(grid.q(index[chosen]))
+        values, variances = values / factor, variances / factor**2
     return compare(truth, in_setting(index[chosen], operator), grid.ndiv, values, variances)
 
 

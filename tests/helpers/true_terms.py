@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,6 +116,23 @@ def term_errors(dataset: Dataset, truth: Truth, found: dict[str, np.ndarray]) ->
     c_shape = c - true["scale"] * bc / b_squared
     rms = [float(np.sqrt(np.average(values**2, weights=weight))) for values in (b, a, d, c, c_shape, factor)]
     return TermErrors(*rms[:3], rms[3] / intensity, rms[4] / intensity, rms[5])
+
+
+def static_response(truth: Truth) -> Callable[[np.ndarray], np.ndarray]:
+    """The mean of the true a d at |q|, over the detector and all sweeps: what no observation can tell from intensity.
+
+    A map whose a and d have the mean 1 at every |q| holds the intensity times this.
+    """
+    good, q = truth.mask()[0], truth.pixels[0].q_length
+    y, x = np.nonzero(good)
+    total = np.zeros(len(x))
+    for number, sweep in enumerate(truth.sweeps):
+        angles = sweep.angle(np.linspace(0, sweep.frames - 1, 9))
+        total += np.mean([truth.a(number, x + 0.5, y + 0.5, phi) for phi in angles], axis=0)
+    total *= truth.d(x + 0.5, y + 0.5) / len(truth.sweeps)
+    shells = _cells(q[good] / Q)
+    nodes, means = (np.bincount(shells, values) / np.bincount(shells) for values in (q[good], total))
+    return lambda at: np.interp(at, nodes, means)
 
 
 def _cells(*coordinates: np.ndarray) -> np.ndarray:
