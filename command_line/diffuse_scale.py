@@ -26,6 +26,7 @@ Examples::
 phil_scope = parse(
     """
 include scope dials_diffuse.phil_scope.scale.phil_scope
+include scope dials_diffuse.phil_scope.nproc.phil_scope
 output {
   experiments = scaled.expt
     .type = path

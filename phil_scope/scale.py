@@ -88,7 +88,6 @@ reference = None
   .help = "A map, merged.nxs: the data are put on its scale."
 include scope dials_diffuse.phil_scope.error_model.phil_scope
 include scope dials_diffuse.phil_scope.outliers.phil_scope
-include scope dials_diffuse.phil_scope.nproc.phil_scope
 """,
     process_includes=True,
 )

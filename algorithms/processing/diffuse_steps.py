@@ -37,11 +37,13 @@ def correct(sweep: Sweep, background: list[Path], scale: list[float], parameters
     return step
 
 
-def scale(sweeps: list[Sweep], parameters: Parameters) -> Step:
+def scale(sweeps: list[Sweep], parameters: Parameters, nproc: int) -> Step:
     """dials.diffuse_scale of all sweeps together."""
     models = [sweep.folder / f"corrected.{ending}" for sweep in sweeps for ending in ("expt", "refl")]
     outputs = ["scaled.expt", "scaled.refl", "dials.diffuse_scale.json"]
-    return _step("diffuse_scale", Path(), models, outputs, parameters)
+    step = _step("diffuse_scale", Path(), models, outputs, parameters)
+    step.aside = [f"nproc={nproc}"]
+    return step
 
 
 def merge(parameters: Parameters) -> Step:

@@ -86,7 +86,7 @@ def _to_map(sweeps: list[Sweep], work: Work) -> None:
     if not included(sweeps):
         raise Sorry("There is no map, because all sweeps are left out: the reasons are above.")
     try:
-        work.runner.run(diffuse_steps.scale(included(sweeps), work.parameters))
+        work.runner.run(diffuse_steps.scale(included(sweeps), work.parameters, work.nproc))
         work.runner.run(diffuse_steps.merge(work.parameters))
     except StepFailed as error:
         raise Sorry(f"{error}.") from None
