@@ -86,7 +86,7 @@ def heat_map(x: Any, y: Any, z: Any, label: str = "", **trace: Any) -> dict:
 
 def titled(text: str, **values: Any) -> dict:
     """An axis or colour bar with a title."""
-    return {"title": {"text": text}, **values}
+    return {"title": {"text": text}, "exponentformat": "power", **values}
 
 
 def axes(x: str, y: str, **layout: Any) -> dict:

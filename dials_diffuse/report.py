@@ -72,7 +72,7 @@ def _packed_plotly() -> str:
 def _cell(value: Any) -> str:
     """Text of a table's cell."""
     if value is None:
-        return "–"
+        return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.{DIGITS}g}" if isinstance(value, float) else str(value)

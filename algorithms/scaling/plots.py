@@ -206,5 +206,5 @@ def _middle(row: dict, logarithmic: bool) -> float | None:
 
 
 def _logarithmic(layout: dict) -> dict:
-    layout["yaxis"].update(type="log", exponentformat="power")
+    layout["yaxis"]["type"] = "log"
     return layout

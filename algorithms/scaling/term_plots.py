@@ -13,8 +13,8 @@ from dials_diffuse.plot import Choice, Plot, array, axes, choose, heat_map, limi
 VARIABLES = {
     "phi": "phi (degrees)",
     "q": "|q| (1/A)",
-    "x": "tangent of the horizontal scattering angle",
-    "y": "tangent of the vertical scattering angle",
+    "x": "ray along the rotation axis (degrees)",
+    "y": "ray about the rotation axis (degrees)",
 }
 #: The terms as the literature calls them; those of plug-ins go by their own names.
 TITLES = {

@@ -56,7 +56,7 @@ def test_a_page_shows_its_plots_without_a_network(tmp_path):
         "A &amp; B",
         "a = &lt;script&gt;",
         "Of &lt;b&gt;one",
-        "<td>1.2346</td><td>–</td>",
+        "<td>1.2346</td><td>-</td>",
         "<td>yes</td>",
         64 * "f",
     ):
