@@ -173,6 +173,9 @@ class SymmetryTest:
     subgroups : list of LaueSubgroup
     left_out : int
         Operations of the lattice that do not map voxels on voxels, and so cannot be compared.
+    visited : bool
+        Whether voxels were seen again at other rotations (:func:`own_products`); without that, errors that stay with
+        the detector, or that the scaling model has left or made, can look like symmetry.
     warning : str
         What there is to be said of the assumed group; empty if nothing.
     """
@@ -180,10 +183,16 @@ class SymmetryTest:
     elements: list[SymmetryElement]
     subgroups: list[LaueSubgroup]
     left_out: int = 0
+    visited: bool = True
     warning: str = field(default="", init=False)
 
     def __post_init__(self) -> None:
         self.warning = _warning(self.best, self.assumed)
+        if self.warning and not self.visited:
+            self.warning += (
+                " But hardly any voxel was seen at two rotations far apart, so that errors which stay with the detector "
+                "can look like symmetry: more rotation would tell."
+            )
 
     @property
     def best(self) -> LaueSubgroup:
@@ -201,6 +210,7 @@ class SymmetryTest:
             "elements": [_jsonable(element) for element in self.elements],
             "subgroups": [_jsonable(group) for group in self.subgroups],
             "operations_left_out": self.left_out,
+            "visited": self.visited,
             "best": self.best.symbol,
             "assumed": self.assumed.symbol,
             "warning": self.warning,
@@ -266,7 +276,7 @@ def test_symmetry(dataset: Dataset) -> SymmetryTest:
     for element, likelihood in zip(elements.values(), densities.of_elements()):
         element.likelihood = float(likelihood)
     scored = _score(subgroups, rotations, elements, densities, grid)
-    test = SymmetryTest(list(elements.values()), scored, left_out)
+    test = SymmetryTest(list(elements.values()), scored, left_out, comparison.visited)
     logger.info("\n%s", test)
     if test.warning:
         logger.warning(test.warning)

@@ -51,6 +51,7 @@ def test_finds_the_group_that_the_data_have(group, level, pixels):
     assert test.assumed.symbol == "4/m"
     assert ("higher" in test.warning, "only a lower" in test.warning) == (group == "4/mmm", group in ("2/m", "-1"))
     assert bool(test.warning) == (group != "4/m")
+    assert test.visited and "two rotations" not in test.warning
     if group == "2/m":
         assert test.best.operations == ["-h,-k,l"]
     for element in test.elements:
