@@ -190,7 +190,7 @@ class SymmetryTest:
         self.warning = _warning(self.best, self.assumed)
         if self.warning and not self.visited:
             self.warning += (
-                " But hardly any voxel was seen at two rotations far apart, so that errors which stay with the detector "
+                " But hardly any voxel was seen at two rotations far apart, so that errors that stay with the detector "
                 "can look like symmetry: more rotation would tell."
             )
 
