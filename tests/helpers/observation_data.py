@@ -22,11 +22,14 @@ GRID = GlobalGrid(uctbx.unit_cell((A, A, C, 90, 90, 90)), sgtbx.space_group_info
 
 @dataclass
 class Truth:
-    """What the data were made from: b and I of each observation, and I of any voxels."""
+    """What the data were made from: b, I, a, c and d of each observation, and I of any voxels."""
 
     b: np.ndarray
     intensity: np.ndarray
     level: float
+    a: np.ndarray | float = 1.0
+    c: np.ndarray | float = 0.0
+    d: np.ndarray | float = 1.0
 
     def __call__(self, index: np.ndarray, ndiv: int = 2) -> np.ndarray:
         """Intensity of voxels, shape (n, 3) to (n,): with the symmetry of Laue group 4/m and no more."""
@@ -42,6 +45,22 @@ def true_b(sweep: int, phi: np.ndarray) -> np.ndarray:
     if sweep == 0:
         return 1 + 0.2 * np.sin(np.radians(4 * phi))
     return 0.6 - 0.15 * np.cos(np.radians(3 * phi + 20 * sweep)) + 0.1 * phi / 90
+
+
+def true_a(sweep: int, x: np.ndarray, y: np.ndarray, phi: np.ndarray) -> np.ndarray:
+    """Absorption at pixels, less 1, for the strength 1: about 0 on average over the detector at every angle."""
+    turn = np.radians(2 * phi + 70 * sweep)
+    return np.sin(np.pi * (x / 60 - 0.5)) * np.cos(turn) + np.sin(np.pi * (y / 60 - 0.5)) * np.sin(turn)
+
+
+def true_c(sweep: int, q: np.ndarray, phi: np.ndarray) -> np.ndarray:
+    """Excess background at |q| for the strength and level 1: 0 at some angle at every |q|."""
+    return np.exp(-(((q - 0.25) / 0.12) ** 2)) * np.sin(np.radians(2 * phi + 40 * sweep)) ** 2
+
+
+def true_d(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The detector's response, less 1, for the strength 1: 0 on average, on every circle about its centre, too."""
+    return np.sin(np.pi * (x / 60 - 0.5)) * np.sin(np.pi * (y / 60 - 0.5)) + 0.7 * np.cos(np.pi * x / 60)
 
 
 def experiment(sweep: int, n_frames: int = 90, space_group: str = "P 4") -> Experiment:
@@ -73,6 +92,9 @@ def make_dataset(
     n_frames: int = 90,
     seed: int = 1,
     samples: int = 60,
+    a: float = 0.0,
+    c: float = 0.0,
+    d: float = 0.0,
 ) -> tuple[Dataset, Truth]:
     """Corrected observations.
 
@@ -88,10 +110,13 @@ def make_dataset(
         Expected background relative to the signal, at most; it varies over frames and detector.
     samples : int
         Points sampled along an edge of the detector.
+    a, c, d : float
+        Strengths of absorption, excess background and the detector's response: see :func:`true_a` and so on.
     """
     rng = np.random.default_rng(seed)
     truth = Truth(np.empty(0), np.empty(0), level)
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("id", "index", "n", "xyz", "g", "B", "b", "I")}
+    names = ("id", "index", "n", "xyz", "g", "B", "b", "I", "a", "c", "d")
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
     experiments = ExperimentList([experiment(i, n_frames) for i in range(sweeps)])
     for i in range(sweeps):
         index, xyz, n = _observations(experiments[i], samples, n_frames)
@@ -99,12 +124,15 @@ def make_dataset(
         intensity = truth(index)
         b = true_b(i, xyz[:, 2])
         varied = 0.5 * (1 + np.cos(xyz[:, 2] / 9 + i)) * (0.2 + 0.8 * xyz[:, 0] / 60)
-        columns["id"].append(np.full(len(n), i))
-        for name, values in zip(columns, (None, index, n, xyz, g, background * level * 0.5 * g * varied, b, intensity)):
-            if name != "id":
-                columns[name].append(values)
+        x, y, phi = xyz.T
+        terms = 1 + a * true_a(i, x, y, phi), c * level * true_c(i, GRID.q(index), phi), 1 + d * true_d(x, y)
+        expected_background = background * level * 0.5 * g * varied
+        sweep = np.full(len(n), i)
+        for name, values in zip(names, (sweep, index, n, xyz, g, expected_background, b, intensity, *terms)):
+            columns[name].append(values)
     joined = {name: np.concatenate(values) for name, values in columns.items()}
-    counts = rng.poisson(joined["g"] * joined["b"] * joined["I"] + joined["B"]).astype(float)
+    seen = joined["g"] * joined["a"] * joined["d"]
+    counts = rng.poisson(seen * joined["b"] * joined["I"] + seen * joined["c"] + joined["B"]).astype(float)
     table = flex.reflection_table()
     table["id"] = flex.int(joined["id"].astype(np.int32))
     table["panel"] = flex.size_t(len(counts), 0)
@@ -118,6 +146,7 @@ def make_dataset(
     for i in range(sweeps):
         table.experiment_identifiers()[i] = experiments[i].identifier
     truth.b, truth.intensity = joined["b"], joined["I"]
+    truth.a, truth.c, truth.d = joined["a"], joined["c"], joined["d"]
     return Dataset(experiments, table, GRID), truth
 
 
