@@ -238,9 +238,8 @@ class PlacedDesign:
         outer, inner, offset = np.ones(n), np.ones(n), np.zeros(n)
         for number, term in enumerate(self.design.classes):
             to = slice(edges[number], edges[number + 1])
-            _linear(
-                column[:, to], weight[:, to], parameters, term.exponential, term.null_parameter_value, terms, number
-            )
+            nil = 0.0 if term.role == "offset" else 1.0
+            _linear(column[:, to], weight[:, to], parameters, term.exponential, nil, terms, number)
             if term.role == "outer":
                 outer *= terms[:, number]
             elif term.role == "inner":
@@ -321,15 +320,15 @@ def _basis(experiment, rows, table_first, table_weight, first, strides, axes, co
 
 
 @njit(cache=True, nogil=True)
-def _linear(column, weight, parameters, exponential, null, out, number):
-    """Sums of weights times parameters; a term that an experiment does not have is nil."""
+def _linear(column, weight, parameters, exponential, nil, out, number):
+    """Sums of weights times parameters, or exponentials; a term that an experiment does not have is nil."""
     for i in range(len(column)):
         total, any_weight = 0.0, False
         for k in range(column.shape[1]):
             if weight[i, k] != 0:
                 total += weight[i, k] * parameters[column[i, k]]
                 any_weight = True
-        if exponential:
-            out[i, number] = np.exp(total)
+        if not any_weight:
+            out[i, number] = nil
         else:
-            out[i, number] = total if any_weight else null
+            out[i, number] = np.exp(total) if exponential else total
