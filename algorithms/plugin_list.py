@@ -10,6 +10,7 @@ from dials.util import Sorry, tabulate
 from dials_diffuse import __version__
 from dials_diffuse.algorithms.correction import combined
 from dials_diffuse.algorithms.masking import strategies
+from dials_diffuse.algorithms.scaling import terms
 from dials_diffuse.plugins import Plugin, find_plugins, what_it_is
 
 logger = logging.getLogger("dials.diffuse.plugins")
@@ -21,6 +22,7 @@ PACKAGE = "dials-diffuse"
 GROUPS: dict[str, tuple[Sequence[type], Callable[[], object] | None]] = {
     combined.PLUGIN_GROUP: (combined.BUILT_IN, combined.correction_models),
     strategies.PLUGIN_GROUP: (strategies.BUILT_IN, strategies.bragg_mask_strategies),
+    terms.PLUGIN_GROUP: (terms.BUILT_IN, terms.scaling_terms),
     "dxtbx.scaling_model_ext": ((), None),
 }
 

@@ -1,4 +1,4 @@
-"""dials.diffuse_plugins: corrections, Bragg masks and scaling models, of this package and of others."""
+"""dials.diffuse_plugins: corrections, Bragg masks, scaling terms and models, of this package and of others."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dials_diffuse.program import handled_errors, start
 
 help_message = """
 List everything that can be plugged into the programs, built-in or from other packages: the corrections of
-dials.diffuse_correct, the Bragg masks of dials.diffuse_mask and dials.diffuse_extract, and the scaling models that
-DIALS finds here. What cannot be loaded is listed with its error. (dials.plugins lists DIALS's own groups.)
+dials.diffuse_correct, the Bragg masks of dials.diffuse_mask and dials.diffuse_extract, the terms of the model of
+dials.diffuse_scale, and the scaling models that DIALS finds here. What cannot be loaded is listed with its error.
+(dials.plugins lists DIALS's own groups.)
 
 Examples::
 

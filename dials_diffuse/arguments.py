@@ -66,6 +66,8 @@ class Arguments(ArgumentParser):
             )
         try:
             experiments = ExperimentListFactory.from_json_file(name, check_format=False)
+        except Sorry as error:  # a plug-in says what is missing
+            return f"{name} cannot be used here. {error}"
         except Exception as error:  # whatever is in it
             return f"{name} is not a list of experiments ({first_line(error)}): give an .expt file that DIALS wrote."
         try:

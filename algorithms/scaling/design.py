@@ -171,7 +171,7 @@ class Design:
                 covariate = term.covariate(places)
                 if covariate is not None:
                     if covariates[number] is None:
-                        covariates[number] = np.ones(len(q), dtype=np.float32)
+                        covariates[number] = np.zeros(len(q), dtype=np.float32)
                     covariates[number][here] = covariate
         return PlacedDesign(self, np.minimum(experiment, len(self.models)).astype(np.int32), rows, covariates)
 
@@ -184,6 +184,12 @@ class PlacedDesign:
     experiment: np.ndarray
     rows: list[np.ndarray]
     covariates: list[np.ndarray | None]
+
+    @property
+    def covariate_sizes(self) -> list[float]:
+        """Root mean square of each term's covariate over the observations that have it; 1 where there is none."""
+        known = [np.ones(1) if values is None else values[values != 0] for values in self.covariates]
+        return [float(np.sqrt(np.mean(np.square(values)))) if len(values) else 1.0 for values in known]
 
     def select(self, chosen: np.ndarray) -> PlacedDesign:
         """At those for which ``chosen``, shape (n,), bool or numbers, is true."""

@@ -1,6 +1,7 @@
 """What the data cannot tell, fixed by convention.
 
-- b I stays the same if b is multiplied and I divided by a number: the mean b of the reference is 1.
+- b I stays the same if b is multiplied and I divided by a number: the mean b of the reference is 1. Terms of plug-ins
+  can ask for the same (``nil_in_reference``).
 - a and b (with c) can exchange any function of phi: the mean of a over the detector is 1 at every phi.
 - d and a can exchange any function of the detector's position: where both are refined, the mean of a over all sweeps
   and angles is 1 at every (x, y). The mean of d over the detector is 1.
@@ -32,7 +33,7 @@ class Gauges:
     design : Design
     experiments : ExperimentList
     reference : sequence of int
-        Experiments whose mean b is 1 together; empty if an outer reference fixes b and c.
+        Experiments whose mean b is 1 together; empty if an outer reference fixes all that is relative.
     """
 
     def __init__(self, design: Design, experiments: ExperimentList, reference: np.ndarray) -> None:
@@ -45,13 +46,14 @@ class Gauges:
         self._lowest: np.ndarray | None = None
         self._means = {id(block): self._mean(block) for block in design.blocks}
         rows, targets = [], []
-        if len(reference):
-            row = np.zeros(design.size)
-            for block in self._by_name["scale"]:
-                if block.experiments[0] in reference:
-                    row[block.columns] = self._means[id(block)] / len(reference)
-            rows.append(row)
-            targets.append(1.0)
+        for blocks in self._by_name.values():
+            inside = [block for block in blocks if np.isin(block.experiments, reference).any()]
+            if inside and inside[0].term.nil_in_reference:
+                row = np.zeros(design.size)
+                for block in inside:
+                    row[block.columns] = self._means[id(block)] / len(inside)
+                rows.append(row)
+                targets.append(inside[0].term.null_parameter_value)
         for block in self._by_name.get("absorption", []):
             found = self._absorption_at_every_angle(block)
             rows += found
@@ -78,7 +80,7 @@ class Gauges:
         return np.concatenate([self._rows, lowest]), np.append(self._targets, np.zeros(len(lowest)))
 
     def mean(self, name: str) -> np.ndarray:
-        """Rows that give the mean of a term of every block that has it, shape (blocks, p)."""
+        """Rows that give the mean of a term (of its linear function) of every block that has it, shape (blocks, p)."""
         rows = np.zeros((len(self._by_name.get(name, [])), self.design.size))
         for row, block in zip(rows, self._by_name.get(name, [])):
             row[block.columns] = self._means[id(block)]
@@ -92,14 +94,13 @@ class Gauges:
         if not term.axes:
             places = detector_places(self.experiments[block.experiments[0]])
             return np.bincount(term.rows(places)[0], minlength=term.shape[0]) / len(places.panel)
-        on_detector = [axis for axis in term.axes if axis.coordinate in ("x", "y", "fast", "slow")]
-        mean = np.ones(1)
-        if len(on_detector) == 2:
-            mean = _mean_on_detector(on_detector, self.experiments[block.experiments[0]])
-        for axis in term.axes:
-            if axis not in on_detector:
-                along = dense_basis(axis, axis.samples(50 * axis.n_intervals + 1)).mean(axis=0)
-                mean = np.kron(along, mean)
+        mean, axes = np.ones(1), list(term.axes)
+        if tuple(axis.coordinate for axis in axes[:2]) in (("x", "y"), ("fast", "slow")):
+            mean = _mean_on_detector(axes[:2], self.experiments[block.experiments[0]])
+            axes = axes[2:]
+        for axis in axes:
+            along = dense_basis(axis, axis.samples(50 * axis.n_intervals + 1)).mean(axis=0)
+            mean = np.kron(along, mean)
         return mean
 
     def _absorption_at_every_angle(self, block: Block) -> list[np.ndarray]:

@@ -29,6 +29,9 @@ from dials_diffuse.log_levels import DETAILED
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
+#: Terms that the report shows once for all sweeps.
+OF_DETECTOR = ("detector", "modules")
+
 
 def scale(dataset: Dataset, params: libtbx.phil.scope_extract) -> dict:
     """Refine the scaling models of all experiments.
@@ -161,18 +164,18 @@ class _Scaling:
         )
         sweeps = []
         for i, model in enumerate(self.models):
-            terms = {term.name: term_report(term) for term in model.terms if not term.shared}
+            terms = {term.name: term_report(term) for term in model.terms if term.name not in OF_DETECTOR}
             b = np.array(terms["scale"]["value"])
             counts = {"observations": int(observations[i]), "observations_used": int(used[i])}
             sweeps.append({**counts, "mean": float(b.mean()), "terms": terms})
         _log_sweeps(sweeps)
         maps = outlier_maps(self.observations, self.outliers, experiments[0].detector)
-        shared = [term_report(term) for term in self.models[0].terms if term.shared]
+        detector = [term_report(term) for term in self.models[0].terms if term.name in OF_DETECTOR]
         return {
             "cycles": [{"fit": i, **asdict(cycle)} for i, fit in enumerate(self.fits) for cycle in fit],
             "terms": {"chosen": list(self.models[0].components), "trials": [asdict(trial) for trial in self.trials]},
             "sweeps": sweeps,
-            "detector": shared[0] if shared else None,
+            "detector": detector[0] if detector else None,
             "residuals": residual_report(repeated, self._q(repeated), experiments) if len(repeated.rows) else {},
             "error_model": self.errors,
             "outliers": {

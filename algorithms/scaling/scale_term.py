@@ -16,6 +16,7 @@ class ScaleTerm(Term, SmoothScaleComponent1D):
 
     name = "scale"
     role = "inner"
+    nil_in_reference = True
 
     @classmethod
     def for_experiment(cls, experiment: Experiment, params: libtbx.phil.scope_extract, d_min: float) -> ScaleTerm:

@@ -27,7 +27,7 @@ for the steps to lead to the exact minimum. So the cost of a cycle is linear in 
 operations as its part of the voxels times p^2.
 
 Restraints: smoothness (``smoothness.py``), the gauges (``gauges.py``), and very loosely the mean of every sweep's b
-near 1 and of its c near 0, where no data determine them.
+near 1, of its c near 0 and of terms of plug-ins near nothing, where no data determine them.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from dials_diffuse.stills import is_still
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
-#: Looseness of the restraints of each sweep's mean b to 1 (relative to it), and c to 0 (in mean intensities).
+#: Looseness of the restraints of the terms' means to nothing: of b relative to the mean, of others in their units.
 MEAN_LOOSENESS = 10.0
 #: Tightness of the gauges against the curvature of the data.
 GAUGE = 1e3
@@ -324,10 +324,7 @@ class MultiBatchScaler:
         otherwise; and in units in which all are about 1.
         """
         intensity = float(self.merged.prior.mean.mean())
-        unit = np.ones(self.design.size)
-        for block in self.design.blocks:
-            if block.term.role == "offset":
-                unit[block.columns] = intensity
+        unit = self.units(intensity)
         left, right = normal * unit * unit[:, None], gradient * unit
         tight = GAUGE**2 * np.median(np.diag(left))
         conditions, targets = self.gauges.conditions(self.parameters, intensity)
@@ -336,14 +333,14 @@ class MultiBatchScaler:
         conditions, targets = conditions / size[:, None], targets / size
         left += tight * conditions.T @ conditions
         right += tight * conditions.T @ (targets - conditions @ (self.parameters / unit))
-        for name, target in (("scale", 1.0), ("offset", 0.0)):
+        for name, term in zip(self.design.names, self.design.classes):
             rows = self.gauges.mean(name)
-            means = rows @ (self.parameters / unit)
+            means, nil = rows @ (self.parameters / unit), rows @ (term.null_parameter_value / unit)
             looseness = MEAN_LOOSENESS * (means if name == "scale" else np.ones(len(means)))
             rows /= looseness[:, None]
             left += rows.T @ rows
-            right += rows.T @ ((target - means) / looseness)
-        differences = self.smoothness.differences(self.parameters, intensity)
+            right += rows.T @ ((nil - means) / looseness)
+        differences = self.smoothness.differences(self.parameters, unit)
         for _ in range(SMOOTHNESS_UPDATES):
             restraint, pull = self.smoothness.restraints(differences)
             covariance = _inverse(left + restraint * unit * unit[:, None])
@@ -354,6 +351,17 @@ class MultiBatchScaler:
         before = self.parameters
         self.parameters = self._limited(before + shift)
         return float(np.max(np.abs(self.parameters - before) / np.maximum(unit, np.abs(before))))
+
+    def units(self, intensity: float) -> np.ndarray:
+        """Units in which all parameters are about 1, shape (p,).
+
+        1 for factors and exponents, the mean intensity for c; divided by the size of a term's covariate.
+        """
+        unit, sizes = np.ones(self.design.size), dict(zip(self.design.names, self.placed.covariate_sizes))
+        for block in self.design.blocks:
+            is_offset = block.term.role == "offset" and not block.term.exponential
+            unit[block.columns] = (intensity if is_offset else 1.0) / sizes[block.term.name]
+        return unit
 
     def _limited(self, found: np.ndarray) -> np.ndarray:
         """Factors stay positive, come what may."""

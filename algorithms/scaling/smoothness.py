@@ -23,7 +23,7 @@ import numpy as np
 from dials_diffuse.algorithms.scaling.axis import dense_basis
 from dials_diffuse.algorithms.scaling.design import Block, Design
 
-#: Standard deviations of differences, relative to the term (of c, to the mean intensity): at first, and limits.
+#: Standard deviations of differences, in the terms' units (MultiBatchScaler.units): at first, and limits.
 INITIAL, LOWEST, HIGHEST = 0.02, 1e-4, 0.5
 
 
@@ -76,11 +76,11 @@ class Smoothness:
                 if given is not libtbx.Auto:
                     self._fixed.add(key)
 
-    def differences(self, parameters: np.ndarray, intensity: float) -> list[Differences]:
-        """Differences of all blocks; ``intensity`` is the mean one, the unit of c."""
+    def differences(self, parameters: np.ndarray, unit: np.ndarray) -> list[Differences]:
+        """Differences of all blocks' parameters, shape (p,), in their units, shape (p,)."""
         found = []
         for block in self.design.blocks:
-            found += _differences(block, parameters[block.columns], intensity)
+            found += _differences(block, parameters[block.columns], unit[block.columns.start])
         return found
 
     def restraints(self, differences: list[Differences]) -> tuple[np.ndarray, np.ndarray]:
@@ -146,16 +146,15 @@ def axis_names(block: Block) -> list[str]:
     return ["level"] if len(block.term.shape) else []
 
 
-def _differences(block: Block, parameters: np.ndarray, intensity: float) -> list[Differences]:
+def _differences(block: Block, parameters: np.ndarray, unit: float) -> list[Differences]:
     term = block.term
-    unit = intensity if term.role == "offset" else 1.0
     if not term.axes:
         if not term.shape:
             return []
         n = len(parameters)  # unordered: each on its own, about nil
         now = (parameters - term.null_parameter_value) / unit
         return [Differences(f"{term.name}.level", block.columns, now, np.eye(n) / unit, (np.ones(n),), 0)]
-    if term.role == "inner" and not term.exponential:
+    if term.name == "scale":
         return [_relative_differences(block, parameters)]
     found = []
     shape = term.shape

@@ -40,6 +40,9 @@ class Term:
         The term is exp(covariate x linear function) in place of the linear function.
     null_parameter_value : float
         Of the parameters of a term that does nothing.
+    nil_in_reference : bool
+        What the term is on the whole cannot be told from the intensities: the mean of its linear function over the
+        reference sweep is fixed at ``null_parameter_value``.
     axes : tuple of Axis
         Empty for a single factor.
     """
@@ -49,6 +52,7 @@ class Term:
     shared: ClassVar[bool] = False
     exponential: ClassVar[bool] = False
     null_parameter_value: ClassVar[float] = 1.0
+    nil_in_reference: ClassVar[bool] = False
 
     axes: tuple[Axis, ...]
 
