@@ -20,9 +20,10 @@ from dials_diffuse.algorithms.scaling.axis import dense_basis
 from dials_diffuse.algorithms.scaling.design import Block, Design
 from dials_diffuse.algorithms.scaling.places import detector_places
 
-#: c is said to be least at another angle if it is lower there by this part of the mean intensity; else cycles of
-#: refinement would not end.
-SLACK = 0.003
+#: c is said to be least at another angle if it is lower there by this part of the mean intensity, and by so much more
+#: with every cycle: what the smoothness makes of c depends a little on where it is said to be least, so that two angles
+#: can take turns for ever.
+SLACK, GROWTH = 0.003, 1.3
 
 
 class Gauges:
@@ -44,6 +45,7 @@ class Gauges:
             self._by_name.setdefault(block.term.name, []).append(block)
         self._has_reference = len(reference) == 0
         self._lowest: np.ndarray | None = None
+        self._slack = SLACK
         self._means = {id(block): self._mean(block) for block in design.blocks}
         rows, targets = [], []
         for blocks in self._by_name.values():
@@ -76,7 +78,8 @@ class Gauges:
         """
         if self._has_reference or "offset" not in self._by_name:
             return self._rows, self._targets
-        lowest = self._offset_at_its_lowest(parameters, SLACK * intensity)
+        lowest = self._offset_at_its_lowest(parameters, self._slack * intensity)
+        self._slack *= GROWTH
         return np.concatenate([self._rows, lowest]), np.append(self._targets, np.zeros(len(lowest)))
 
     def mean(self, name: str) -> np.ndarray:
