@@ -1,0 +1,132 @@
+"""Gradient, curvature and what they lead to, against brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import observation_data
+import pytest
+from dials.array_family import flex
+from scalers import ALL, column, columns_of, scale_counting, scaler_of
+
+from dials_diffuse.algorithms.scaling import scaler as scaler_module
+from dials_diffuse.algorithms.scaling.error_model import ErrorModel
+
+COARSE = ("scale_interval=6", "absorption.intervals=2", "detector.intervals=2", "offset.q_interval=0.12", "nproc=1")
+
+
+@pytest.fixture
+def scaler():
+    """At parameters that are not the best, with an error model that is not mere counting."""
+    dataset, _ = observation_data.make_dataset(0.3, n_frames=16, samples=30, pixels=5, a=0.1, c=0.3, d=0.05)
+    scaler = scaler_of(dataset, ALL, *COARSE, error_model=ErrorModel(1.2, 0.1))
+    scaler.parameters = scaler.parameters + np.random.default_rng(0).uniform(-0.05, 0.05, scaler.design.size)
+    for sweep in (0, 1):
+        scaler.parameters[columns_of(scaler, "offset", sweep)] += 0.06
+    scaler.merge()
+    return scaler
+
+
+def brute_force(scaler):
+    """Photons, their model's derivatives by finite differences, and weights, as dense matrices over (p, all I_v)."""
+    observations, expected = scaler.observations, scaler.merged.expected
+    voxel = np.repeat(np.arange(len(expected)), observations.multiplicity)
+    placed, size = scaler.placed, scaler.design.size
+
+    def model(p, intensity):
+        values = placed.values(p, placed.basis(slice(None)))
+        return observations.response * values.outer * (values.inner * intensity[voxel] + values.offset)
+
+    jacobian = np.zeros((len(voxel), size + len(expected)))
+    for k, step in enumerate(1e-5 * np.eye(size)):
+        upper, lower = (model(scaler.parameters + sign * step, expected) for sign in (1, -1))
+        jacobian[:, k] = (upper - lower) / 2e-5
+    slope = model(scaler.parameters, expected + 0.5) - model(scaler.parameters, expected - 0.5)
+    jacobian[np.arange(len(voxel)), size + voxel] = slope
+    excess = model(scaler.parameters, np.zeros(len(expected)))
+    signal = slope * expected[voxel]
+    a, b = scaler.error_model.a, scaler.error_model.b
+    weight = 1 / (a**2 * (signal + excess + observations.noise + (b * signal) ** 2))
+    intensity = np.bincount(voxel, weight * slope * (observations.signal - excess)) / np.bincount(
+        voxel, weight * slope**2
+    )
+    return jacobian, weight, observations.signal - model(scaler.parameters, intensity)
+
+
+def schur_complement(jacobian, weight, size):
+    whole = jacobian.T @ (weight[:, None] * jacobian)
+    corner = np.linalg.solve(whole[size:, size:], whole[size:, :size])
+    return whole[:size, :size] - whole[:size, size:] @ corner
+
+
+def test_gradient_and_curvature(scaler):
+    jacobian, weight, residual = brute_force(scaler)
+    size = scaler.design.size
+    assert len(scaler.q) > 4 * size
+    gradient, objective = scaler._gradient()
+    assert objective == pytest.approx(np.sum(weight * residual**2), rel=1e-9)
+    expected = jacobian[:, :size].T @ (weight * residual)
+    np.testing.assert_allclose(gradient, expected, atol=1e-7 * np.abs(expected).max())
+    curvature = scaler._curvature()
+    np.testing.assert_array_equal(curvature, curvature.T)
+    expected = schur_complement(jacobian, weight, size)
+    np.testing.assert_allclose(curvature, expected, atol=1e-7 * np.abs(expected).max())
+
+
+def test_chunks_make_no_difference(scaler, monkeypatch):
+    gradient, curvature = scaler._gradient()[0], scaler._curvature()
+    monkeypatch.setattr(scaler_module, "CHUNK", 100)
+    monkeypatch.setattr(scaler_module, "CHUNK_NUMBERS", 20 * scaler.design.size)
+    np.testing.assert_allclose(scaler._gradient()[0], gradient, atol=1e-10 * np.abs(gradient).max())
+    np.testing.assert_allclose(scaler._curvature(), curvature, atol=1e-12 * np.abs(curvature).max())
+
+
+def test_curvature_of_a_sample_of_voxels_is_unbiased(scaler, monkeypatch):
+    whole = scaler._curvature()
+    monkeypatch.setattr(scaler_module, "CURVATURE_OBSERVATIONS", len(scaler.observations.rows) // 5)
+    monkeypatch.setattr(scaler_module, "CURVATURE_OBSERVATIONS_EACH", 0)
+    directions = np.random.default_rng(9).normal(size=(30, len(whole))) / np.sqrt(np.diag(whole))
+    expected = np.einsum("ki,ij,kj->k", directions, whole, directions)
+    parts = []
+    for seed in range(60):
+        scaler.params.seed = seed
+        scaler._sample = scaler._choose_sample()
+        parts.append(np.einsum("ki,ij,kj->k", directions, scaler._curvature(), directions))
+    deviation = (np.mean(parts, axis=0) - expected) / (np.std(parts, axis=0, ddof=1) / np.sqrt(len(parts)))
+    assert 0.01 < np.median(np.std(parts, axis=0) / expected) < 0.2
+    assert np.sqrt(np.mean(deviation**2)) < 1.6
+
+
+def test_sample_leads_to_the_same_parameters(monkeypatch):
+    """The gradient is that of all observations: the sample matters for the way only (and a little for smoothness)."""
+    found = []
+    for wanted in (10**9, 2000):
+        dataset, _ = observation_data.make_dataset(1, n_frames=30, samples=30)
+        monkeypatch.setattr(scaler_module, "CURVATURE_OBSERVATIONS", wanted)
+        monkeypatch.setattr(scaler_module, "CURVATURE_OBSERVATIONS_EACH", 0)
+        scaler = scaler_of(dataset, ["scale", "absorption"], "smoothness.scale=0.05", "smoothness.absorption=0.05")
+        scaler.params.tolerance = 1e-9
+        scaler.fit()
+        found.append((scaler.parameters, np.sqrt(np.diag(scaler.covariance))))
+    (parameters, errors), (sampled, _) = found
+    assert np.abs(parameters - sampled).max() < 0.1 * np.median(errors)
+
+
+def test_processes_make_no_difference(monkeypatch):
+    monkeypatch.setattr(scaler_module, "CHUNK", 500)
+    found = []
+    for nproc in (1, 2):
+        dataset, _ = observation_data.make_dataset(1, n_frames=20, samples=20, c=0.3)
+        scale_counting(dataset, "scale,offset", f"nproc={nproc}")
+        found.append((column(dataset, "inverse_scale_factor"), column(dataset, "offset.sum.value")))
+    np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_order_of_rows_makes_no_difference():
+    dataset, _ = observation_data.make_dataset(1, n_frames=20, samples=20, c=0.3)
+    scale_counting(dataset, "scale,offset")
+    order = np.random.default_rng(2).permutation(len(dataset.observations))
+    shuffled, _ = observation_data.make_dataset(1, n_frames=20, samples=20, c=0.3)
+    shuffled.observations = shuffled.observations.select(flex.size_t(order))
+    scale_counting(shuffled, "scale,offset")
+    for name in ("inverse_scale_factor", "offset.sum.value"):
+        np.testing.assert_allclose(column(shuffled, name), column(dataset, name)[order], rtol=1e-6, atol=1e-6)
