@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from dials_diffuse.algorithms.processing.parameters import Parameters
 from dials_diffuse.algorithms.processing.steps import Step
 from dials_diffuse.algorithms.processing.sweeps import Sweep
+
+#: What extraction takes for its grid, and merging for another one than that.
+OF_FINE_MAPS = ("grid", "d_min")
 
 
 def mask(sweep: Sweep, models: list[Path], parameters: Parameters, nproc: int) -> Step:
@@ -40,7 +44,7 @@ def correct(sweep: Sweep, background: list[Path], scale: list[float], parameters
 def scale(sweeps: list[Sweep], parameters: Parameters, nproc: int) -> Step:
     """dials.diffuse_scale of all sweeps together."""
     models = [sweep.folder / f"corrected.{ending}" for sweep in sweeps for ending in ("expt", "refl")]
-    outputs = ["scaled.expt", "scaled.refl", "dials.diffuse_scale.json"]
+    outputs = ["scaled.expt", "scaled.refl", "dials.diffuse_scale.json", "dials.diffuse_scale.html"]
     step = _step("diffuse_scale", Path(), models, outputs, parameters)
     step.aside = [f"nproc={nproc}"]
     return step
@@ -49,10 +53,18 @@ def scale(sweeps: list[Sweep], parameters: Parameters, nproc: int) -> Step:
 def merge(parameters: Parameters) -> Step:
     """dials.diffuse_merge."""
     outputs = ["merged.refl", "merged.nxs", "dials.diffuse_merge.json"]
-    step = _step("diffuse_merge", Path(), [Path("scaled.expt"), Path("scaled.refl")], outputs, parameters)
+    models = [Path("scaled.expt"), Path("scaled.refl")]
+    step = _step("diffuse_merge", Path(), models, outputs, parameters, OF_FINE_MAPS)
     step.args = [f"output.expand={parameters.values.output.expand}"]
     return step
 
 
-def _step(program: str, folder: Path, models: list[Path], outputs: list[str], parameters: Parameters) -> Step:
-    return Step(f"dials.{program}", folder, models, outputs, phil=parameters.of_ours(program))
+def _step(
+    program: str,
+    folder: Path,
+    models: list[Path],
+    outputs: list[str],
+    parameters: Parameters,
+    without: Sequence[str] = (),
+) -> Step:
+    return Step(f"dials.{program}", folder, models, outputs, phil=parameters.of_ours(program, without))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 
 import libtbx.phil
 
@@ -45,15 +46,24 @@ class Parameters:
         text = "".join(piece for piece in pieces if piece.endswith("\n"))
         return text, [piece for piece in pieces if not piece.endswith("\n")]
 
-    def of_ours(self, program: str) -> str:
-        """Parameters of one of our programs that are not its defaults, as the text of a file."""
+    def of_ours(self, program: str, without: Sequence[str] = ()) -> str:
+        """Parameters of one of our programs that are not its defaults, as the text of a file.
+
+        Parameters
+        ----------
+        program : str
+            ``diffuse_extract``, and so on.
+        without : sequence of str
+            Names of those that mean something else to that program.
+        """
         scope = phil_scope(program.removeprefix("diffuse_"))
-        return scope.fetch_diff(source=scope.fetch(source=shared(self.phil))).as_str()
+        return scope.fetch_diff(source=scope.fetch(source=shared(self.phil, without))).as_str()
 
 
-def shared(phil: libtbx.phil.scope) -> libtbx.phil.scope:
+def shared(phil: libtbx.phil.scope, without: Sequence[str] = ()) -> libtbx.phil.scope:
     """The parameters that a program passes on to the programs that it runs."""
-    return phil.customized_copy(objects=[item for item in phil.objects if item.name not in NOT_SHARED])
+    kept = [item for item in phil.objects if item.name not in (*NOT_SHARED, *without)]
+    return phil.customized_copy(objects=kept)
 
 
 def with_full_names(phil: libtbx.phil.scope) -> libtbx.phil.scope:

@@ -83,6 +83,7 @@ class GroupedObservations:
             Rows to take; all if None.
 
         Left out are those without response, with values that are no numbers, and of voxels beyond the grid's d_min.
+        How many of the wanted ones are, the log says.
 
         Raises
         ------
@@ -93,15 +94,15 @@ class GroupedObservations:
         counts, response, background, variance = (flumpy.to_numpy(table[column]) for column in COLUMNS[1:5])
         with np.errstate(invalid="ignore"):
             valid = (response > 0) & np.isfinite(response * counts * background * variance)
-        if wanted is not None:
-            valid &= wanted
         key = _asu_keys(dataset.grid, table["miller_index"])
         valid &= key >= 0
-        if not valid.any():
+        if wanted is None:
+            wanted = np.ones(len(table), dtype=bool)
+        if not (valid & wanted).any():
             raise Sorry("There are no observations with a response above 0: nothing can be scaled or merged.")
-        if not valid.all():
-            logger.info("%d observations without response or beyond the grid are left out.", np.sum(~valid))
-        rows = np.flatnonzero(valid)
+        if left_out := np.sum(wanted & ~valid):
+            logger.info("%d observations without response or beyond the grid are left out.", left_out)
+        rows = np.flatnonzero(valid & wanted)
         rows = rows[np.argsort(key[rows], kind="stable")]
         first, voxels = _boundaries(key[rows])
         return cls(
@@ -185,6 +186,8 @@ def scaled_observations(dataset: Dataset) -> GroupedObservations:
     """
     table = dataset.observations
     rejected = flumpy.to_numpy(table.get_flags(table.flags.bad_for_scaling, all=False))
+    if rejected.any():
+        logger.info("%d observations that scaling rejected are left out.", rejected.sum())
     observations = GroupedObservations.from_dataset(dataset, ~rejected)
     factor, offset = (flumpy.to_numpy(table[column])[observations.rows] for column in SCALED_COLUMNS[:2])
     models = [experiment.scaling_model for experiment in dataset.experiments]

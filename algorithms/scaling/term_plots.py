@@ -15,6 +15,8 @@ VARIABLES = {
     "q": "|q| (1/A)",
     "x": "ray along the rotation axis (degrees)",
     "y": "ray about the rotation axis (degrees)",
+    "fast": "fast (pixels)",
+    "slow": "slow (pixels)",
 }
 #: The terms as the literature calls them; those of plug-ins go by their own names.
 TITLES = {
@@ -37,16 +39,16 @@ def term_plots(name: str, values: dict[int, dict]) -> list[Plot]:
     Returns
     -------
     list of Plot
-        The term over its variables, of the first sweeps if there are many; with more than one sweep also its mean and
-        range in each.
+        The term over its variables, of the first sweeps if there are many; with more than one sweep, or over variables
+        that no built-in term has, its mean and range in each.
     """
     title = TITLES.get(name, name.capitalize())
     varying = {number: term for number, term in values.items() if np.size(term["value"]) > 1}
+    shown = {number: term for number, term in varying.items() if _kind(term) in _KINDS}
     plots = []
-    if varying:
-        draw = _KINDS[_kind(next(iter(varying.values())))]
-        plots.append(draw(title, {n: term for n, term in varying.items() if _kind(term) in _KINDS}))
-    if len(values) > 1 or not varying:
+    if shown:
+        plots.append(_KINDS[_kind(next(iter(shown.values())))](title, shown))
+    if len(values) > 1 or not shown:
         plots.append(_by_sweep(title, values))
     return plots
 

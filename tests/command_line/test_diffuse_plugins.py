@@ -12,6 +12,7 @@ from dials_diffuse.command_line.diffuse_plugins import run
 BUILT_IN = {
     "dials_diffuse.correction": {"solid_angle", "polarisation", "detector_efficiency", "air_attenuation", "lorentz"},
     "dials_diffuse.bragg_mask": {"none", "ellipsoid", "shoebox", "file"},
+    "dials_diffuse.scaling_term": {"scale", "absorption", "offset", "detector", "modules"},
     "dxtbx.scaling_model_ext": {"diffuse"},
 }
 
@@ -39,7 +40,9 @@ def test_the_list_as_a_file(tmp_path, monkeypatch):
     assert set().union(*BUILT_IN.values()) <= set(lines(Path("plugins.log").read_text()))
 
 
-@pytest.mark.parametrize("group", ["dials_diffuse.correction", "dials_diffuse.bragg_mask"])
+@pytest.mark.parametrize(
+    "group", ["dials_diffuse.correction", "dials_diffuse.bragg_mask", "dials_diffuse.scaling_term"]
+)
 def test_plugins_of_the_documentation_are_listed(tmp_path, group):
     code, entry = documented_plugin(group)
     done = run_with_plugin(install_plugin(tmp_path / "plugin", group, code, entry), "plugins")

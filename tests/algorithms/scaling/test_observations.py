@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import observation_data
 import pytest
@@ -44,12 +46,17 @@ def test_repeated():
     np.testing.assert_allclose(repeated.sum(repeated.signal), grouped.sum(grouped.signal)[grouped.multiplicity > 1])
 
 
-def test_useless_observations_are_left_out():
+def test_useless_observations_are_left_out(caplog):
     dataset, _ = observation_data.make_dataset(1, sweeps=1, n_frames=4, samples=20)
     response = np.array(dataset.observations["response"])
     response[:3] = (0, np.nan, -1)
     dataset.observations["response"] = flex.double(response)
-    assert not {0, 1, 2} & set(GroupedObservations.from_dataset(dataset).rows)
+    wanted = np.arange(len(response)) > 1
+    beyond = np.sum(~dataset.grid.contains(np.array(list(dataset.observations["miller_index"])))[3:])
+    with caplog.at_level(logging.INFO, "dials.diffuse"):
+        assert not {0, 1, 2} & set(GroupedObservations.from_dataset(dataset).rows)
+        assert not {0, 1, 2} & set(GroupedObservations.from_dataset(dataset, wanted).rows)
+    assert [record.message.split()[0] for record in caplog.records] == [str(beyond + 3), str(beyond + 1)]
     dataset.observations["response"] = flex.double(len(response), 0.0)
     with pytest.raises(Sorry, match="no observations"):
         GroupedObservations.from_dataset(dataset)

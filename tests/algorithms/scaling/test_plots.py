@@ -69,6 +69,8 @@ def test_stills_are_shown_by_number():
 def test_a_term_of_a_plug_in_is_shown():
     decay = {"phi": [0, 1, 2], "value": [0.1, 0.2, 0.3], "error": [0.01, 0.01, 0.01]}
     assert list(plots({"sweeps": [{"terms": {"decay": decay}}]})) == ["Decay"]
+    stripes = {"fast": [0, 1], "phi": [0, 1], "value": [[0.9, 1.1], [1.0, 1.2]]}
+    assert list(plots({"sweeps": [{"terms": {"stripes": stripes}}]})) == ["Stripes, by sweep"]
 
 
 def test_tiles_lie_where_they_are_on_the_panel():
