@@ -78,7 +78,10 @@ class _Scaling:
         self.outliers = Outliers(np.zeros(len(self.observations.rows), dtype=np.int8))
         self.in_bad_frames = np.zeros(len(self.observations.rows), dtype=bool)
         names = self.params.scaling.terms
-        self.names = None if names is libtbx.Auto else " ".join(names).replace(",", " ").split()
+        if names is libtbx.Auto:
+            self.names = None
+        else:  # b is always there
+            self.names = list(dict.fromkeys(["scale", *" ".join(names or []).replace(",", " ").split()]))
         self.models = self._new_models(["scale"])
 
     def run(self) -> None:

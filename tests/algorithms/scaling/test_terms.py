@@ -160,6 +160,15 @@ def test_a_broken_plugin_stops_the_program(plugin, code, message):
     assert terms.term_class("scale") is terms.ScaleTerm  # what is built in needs none
 
 
+def test_names(plugin):
+    """b is in every model; a name that there is not stops the program."""
+    dataset, *_ = decaying(samples=12, n_frames=4)
+    report = scale(dataset, parameters("scale", "scaling.terms=offset,offset", *PLAIN))
+    assert report["terms"]["chosen"] == ["scale", "offset"]
+    with pytest.raises(Sorry, match="There is no scaling term decay"):
+        scale(dataset, parameters("scale", "scaling.terms=decay", *PLAIN))
+
+
 def two_panels(experiment) -> None:
     """The left and the right half of the detector as panels."""
     panel = experiment.detector[0]
