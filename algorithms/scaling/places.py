@@ -55,6 +55,12 @@ class Places:
 
     @cached_property
     def _directions(self) -> tuple[np.ndarray, np.ndarray]:
+        beam, axis, across = _axes(self.experiment)
+        return np.degrees(np.arcsin(self.rays @ axis)), np.degrees(np.arctan2(self.rays @ across, self.rays @ beam))
+
+    @cached_property
+    def rays(self) -> np.ndarray:
+        """Unit vectors of the scattered rays in the laboratory, shape (n, 3)."""
         ray = np.empty((len(self.panel), 3))
         for number, panel in enumerate(self.experiment.detector):
             here = self.panel == number
@@ -62,13 +68,11 @@ class Places:
             frame = np.array([panel.get_fast_axis(), panel.get_slow_axis(), panel.get_origin()])
             on_panel = np.stack([self.fast[here] * size[0], self.slow[here] * size[1], np.ones(here.sum())], axis=1)
             ray[here] = on_panel @ frame
-        ray /= np.linalg.norm(ray, axis=1)[:, None]
-        beam, axis, across = _axes(self.experiment)
-        return np.degrees(np.arcsin(ray @ axis)), np.degrees(np.arctan2(ray @ across, ray @ beam))
+        return ray / np.linalg.norm(ray, axis=1)[:, None]
 
 
 def detector_places(experiment: Experiment, points: int = 2000) -> Places:
-    """About so many points spread evenly over the panels of an experiment's detector, at frame 0."""
+    """About so many points spread evenly over the panels of an experiment's detector, at frame 0, with their |q|."""
     sizes = np.array([panel.get_image_size() for panel in experiment.detector])
     step = np.sqrt(np.sum(sizes[:, 0] * sizes[:, 1]) / points)
     panels, fast, slow = [], [], []
@@ -78,7 +82,10 @@ def detector_places(experiment: Experiment, points: int = 2000) -> Places:
         fast.append(np.tile(f, len(s)))
         slow.append(np.repeat(s, len(f)))
     n = sum(map(len, panels))
-    return Places(experiment, *map(np.concatenate, (panels, fast, slow)), frame=np.zeros(n), q=np.zeros(n))
+    places = Places(experiment, *map(np.concatenate, (panels, fast, slow)), frame=np.zeros(n), q=np.zeros(n))
+    along_beam = places.rays @ np.array(experiment.beam.get_unit_s0())
+    places.q = np.sqrt(np.maximum(2 - 2 * along_beam, 0)) / experiment.beam.get_wavelength()
+    return places
 
 
 def _axes(experiment: Experiment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

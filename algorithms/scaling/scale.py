@@ -70,6 +70,7 @@ class _Scaling:
     trials: list[Trial] = field(default_factory=list)
     fits: list[list[Cycle]] = field(default_factory=list)
     bad_frames: list[BadRange] = field(default_factory=list)
+    smoothness: dict[str, float] = field(default_factory=dict)
     errors: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -90,11 +91,10 @@ class _Scaling:
             self._fit()
             self._find_outliers()
             used = self.observations.select(self.kept)
-            self.models, self.trials = choose_terms(
+            self.names, self.trials = choose_terms(
                 used, self.dataset.experiments, self.dataset.grid, self.params, self.error_model
             )
-        else:
-            self.models = self._new_models(self.names)
+        self.models = self._new_models(self.names)
         self.error_model = ErrorModel()
         self._fit()
         self._find_outliers()
@@ -125,10 +125,12 @@ class _Scaling:
         used = self.observations.select(self.kept)
         if self.params.reference is not None:
             used = with_reference(used, self.params.reference, grid, len(experiments))
+        has_reference = self.params.reference is not None
         scaler = MultiBatchScaler(
-            used, experiments, self.models, grid, self.params, self.error_model, self.params.reference is not None
+            used, experiments, self.models, grid, self.params, self.error_model, has_reference, self.smoothness
         )
         scaler.fit()
+        self.smoothness = scaler.smoothness.size
         self.fits.append(scaler.cycles)
         self.factor, self.offset = scaler.evaluate(self.observations)
 

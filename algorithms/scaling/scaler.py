@@ -32,6 +32,7 @@ near 1, of its c near 0 and of terms of plug-ins near nothing, where no data det
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,9 +67,13 @@ GAUGE = 1e3
 #: Observations in a chunk, and numbers in its part of the mixed block C, which bound memory.
 CHUNK, CHUNK_NUMBERS = 50_000, 10_000_000
 #: Observations that the curvature is taken from, at least, and for each parameter.
-CURVATURE_OBSERVATIONS, CURVATURE_OBSERVATIONS_EACH = 300_000, 300
-#: Updates of the smoothness within a cycle, at most.
-SMOOTHNESS_UPDATES = 1
+CURVATURE_OBSERVATIONS, CURVATURE_OBSERVATIONS_EACH = 300_000, 100
+#: Bins of |q| that have as many of them each, where there are so many.
+RADIAL_BINS = 50
+#: Larger data are first fitted by the sample of voxels that the curvature is taken from, to this change of chi-squared.
+ROUGH_TOLERANCE = 1e-4
+#: Once chi-squared changes by less, the curvature stays as it is.
+NEAR = 1e-3
 
 
 @dataclass
@@ -92,6 +97,15 @@ class Cycle:
     change: float
     shift: float
     smoothness: dict[str, float]
+
+
+@dataclass
+class _Sample:
+    """Some of m voxels (k of them), which of n observations are theirs (bool), and how many voxels each stands for."""
+
+    voxels: np.ndarray
+    chosen: np.ndarray
+    stands_for: np.ndarray
 
 
 @dataclass
@@ -123,6 +137,8 @@ class MultiBatchScaler:
     error_model : ErrorModel
     has_reference : bool
         Whether the last of the observations' experiments, beyond those of the list, is a reference on its own scale.
+    smoothness : dict of str to float, optional
+        Sizes that an earlier refinement found, to begin with.
 
     Attributes
     ----------
@@ -141,6 +157,7 @@ class MultiBatchScaler:
         params: libtbx.phil.scope_extract,
         error_model: ErrorModel,
         has_reference: bool = False,
+        smoothness: dict[str, float] | None = None,
     ) -> None:
         self.observations = observations.repeated()
         self.experiments = experiments
@@ -154,6 +171,7 @@ class MultiBatchScaler:
         self._reference = np.empty(0, dtype=int) if has_reference else self._reference_experiments()
         self.gauges = Gauges(self.design, experiments, self._reference)
         self.smoothness = Smoothness(self.design, self.params.smoothness)
+        self.smoothness.size.update({k: v for k, v in (smoothness or {}).items() if k in self.smoothness.size})
         self.parameters = self.design.parameters
         self.covariance = np.zeros((self.design.size,) * 2)
         self.cycles: list[Cycle] = []
@@ -167,12 +185,17 @@ class MultiBatchScaler:
         still = np.array([is_still(self.experiments[i]) for i in observed])
         return observed[still] if still[0] else observed[:1]
 
-    def _choose_sample(self) -> tuple[np.ndarray, np.ndarray]:
-        """Voxels that count for the curvature, and their observations."""
+    def _choose_sample(self) -> _Sample:
+        """Voxels that count for the curvature: as many at every |q|, so that what few voxels tell is not left out."""
         wanted = max(CURVATURE_OBSERVATIONS, CURVATURE_OBSERVATIONS_EACH * self.design.size)
-        share = wanted / max(len(self.observations.rows), 1)
+        multiplicity = self.observations.multiplicity
+        bins = np.minimum(self.q / max(self.q.max(initial=0), 1e-12) * RADIAL_BINS, RADIAL_BINS - 1).astype(int)
+        held = np.bincount(bins, multiplicity, RADIAL_BINS)
+        share = np.minimum(wanted / RADIAL_BINS / np.maximum(held, 1), 1)[bins]
+        if wanted > 0.5 * len(self.observations.rows):
+            share = np.ones(len(share))
         inside = np.random.default_rng(self.params.seed).random(len(self.q)) < share
-        return np.flatnonzero(inside), np.flatnonzero(self.observations.spread(inside))
+        return _Sample(np.flatnonzero(inside), self.observations.spread(inside), 1 / share[inside])
 
     def fit(self, level: int = logging.INFO) -> None:
         """Refine, and put parameters and standard deviations into the models; ``level`` is that of the log."""
@@ -181,12 +204,28 @@ class MultiBatchScaler:
                 "No voxel was observed more than once, so the scales cannot be determined from these data: b is 1."
             )
         else:
-            self._refine(level)
+            self._fit_sample()
+            self._refine(level, self.params.tolerance)
         self.design.put(self.parameters, np.sqrt(np.diag(self.covariance)))
         for model in self.design.models:
             model.set_scaling_model_as_scaled()
 
-    def _refine(self, level: int) -> None:
+    def _fit_sample(self) -> None:
+        """Come near by the sample alone, where that is much less than all."""
+        if self._sample.chosen.mean() > 0.5:
+            return
+        sampled = copy.copy(self)
+        sampled.observations, sampled.placed = (
+            each.select(self._sample.chosen) for each in (self.observations, self.placed)
+        )
+        sampled.q, sampled.cycles = self.q[self._sample.voxels], []
+        whole = np.ones(len(sampled.q))
+        sampled._sample = _Sample(np.arange(len(whole)), np.ones(len(sampled.observations.rows), dtype=bool), whole)
+        sampled._refine(logging.DEBUG, ROUGH_TOLERANCE)
+        self.parameters = sampled.parameters
+        logger.info("Fitted to a sample of %d observations first.", len(sampled.observations.rows))
+
+    def _refine(self, level: int, tolerance: float) -> None:
         """Cycles of merging and fitting until the objective stays the same."""
         n, m = len(self.observations.rows), len(self.q)
         logger.log(
@@ -201,9 +240,10 @@ class MultiBatchScaler:
         for number in range(1, self.params.max_cycles + 1):
             self.merge()
             gradient, objective = self._gradient()
-            normal = self._curvature()
-            shift = self._step(normal, gradient)
             change = abs(previous - objective) / max(objective, 1e-12) if number > 1 else np.inf
+            if change > NEAR:
+                normal = self._curvature()
+            shift = self._step(normal, gradient)
             self.cycles.append(Cycle(objective, objective / (n - m), change, shift, dict(self.smoothness.size)))
             logger.log(
                 level,
@@ -213,7 +253,7 @@ class MultiBatchScaler:
                 change,
                 shift,
             )
-            if change < self.params.tolerance:
+            if change < tolerance:
                 logger.log(level, "Converged.")
                 break
             previous = objective
@@ -273,28 +313,26 @@ class MultiBatchScaler:
         return gradient, objective
 
     def _curvature(self) -> np.ndarray:
-        """A of the module's docstring, shape (p, p), from a part of the voxels, scaled up to all."""
-        voxels, chosen = self._sample
-        observations, placed = self.observations, self.placed
-        if len(chosen) < len(observations.rows):
-            inside = np.zeros(len(observations.rows), dtype=bool)
-            inside[chosen] = True
-            observations, placed = observations.select(inside), placed.select(chosen)
-        scaled = self.scaled if observations is self.observations else self.scaled.select(inside)
-        expected = self.merged.expected[voxels]
-        size = self.design.size
+        """A of the module's docstring, shape (p, p), from the sample of voxels."""
+        sample, size = self._sample, self.design.size
+        observations, scaled, placed = (
+            each if sample.chosen.all() else each.select(sample.chosen)
+            for each in (self.observations, self.scaled, self.placed)
+        )
+        expected = self.merged.expected[sample.voxels]
         normal, mixed = np.zeros((size, size)), np.zeros((size, size), order="F")
         for part, rows in observations.chunks(CHUNK, max(int(CHUNK_NUMBERS / size), 1)):
             chunk = self._linearise(scaled, observations, placed, expected, part, rows)
+            stands_for = sample.stands_for[part][chunk.voxel]
             mix = np.zeros((part.stop - part.start, size))
-            scale = chunk.weight * scaled.response[rows] / np.sqrt(chunk.information[chunk.voxel])
+            scale = chunk.weight * scaled.response[rows] * np.sqrt(stands_for / chunk.information[chunk.voxel])
             _add_mixed(chunk.column, chunk.jacobian, scale, chunk.voxel, mix)
             mixed = scipy.linalg.blas.dsyrk(1.0, mix.T, beta=1.0, c=mixed, overwrite_c=1)
             order = np.argsort(placed.experiment[rows], kind="stable")  # for the cache's sake
-            _add_curvature(chunk.column[order], chunk.jacobian[order], chunk.weight[order], normal)
+            _add_curvature(chunk.column[order], chunk.jacobian[order], (chunk.weight * stands_for)[order], normal)
         normal -= mixed
         normal += np.triu(normal, 1).T
-        return normal * (len(self.observations.rows) / len(observations.rows))
+        return normal
 
     def _linearise(
         self,
@@ -341,13 +379,11 @@ class MultiBatchScaler:
             left += rows.T @ rows
             right += rows.T @ ((nil - means) / looseness)
         differences = self.smoothness.differences(self.parameters, unit)
-        for _ in range(SMOOTHNESS_UPDATES):
-            restraint, pull = self.smoothness.restraints(differences)
-            covariance = _inverse(left + restraint * unit * unit[:, None])
-            shift = unit * (covariance @ (right + pull * unit))
-            self.covariance = covariance * unit * unit[:, None]
-            if self.smoothness.update(differences, shift, self.covariance) < 0.05:
-                break
+        restraint, pull = self.smoothness.restraints(differences)
+        covariance = _inverse(left + restraint * unit * unit[:, None])
+        shift = unit * (covariance @ (right + pull * unit))
+        self.covariance = covariance * unit * unit[:, None]
+        self.smoothness.update(differences, shift, self.covariance)
         before = self.parameters
         self.parameters = self._limited(before + shift)
         return float(np.max(np.abs(self.parameters - before) / np.maximum(unit, np.abs(before))))

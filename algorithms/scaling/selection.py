@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libtbx.phil
 import numpy as np
@@ -21,8 +21,8 @@ from dials_diffuse.grid import GlobalGrid
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
-#: Observations that terms are chosen by, at most.
-OBSERVATIONS = 600_000
+#: Observations that terms are chosen by, at most, and about how many parameters.
+OBSERVATIONS, PARAMETERS = 600_000, 1500
 #: A term must improve the prediction by so many standard deviations of the improvement.
 SIGNIFICANT = 4.0
 #: Trials need not converge as well as the final refinement.
@@ -54,10 +54,10 @@ def choose_terms(
     grid: GlobalGrid,
     params: libtbx.phil.scope_extract,
     error_model: ErrorModel,
-) -> tuple[list[DiffuseScalingModel], list[Trial]]:
+) -> tuple[list[str], list[Trial]]:
     """Add terms to b, one after the other, the best first, as long as they improve the prediction.
 
-    Observations are held out at random, within voxels that keep others. Their intensity is predicted from those, by the
+    Where experiments are many, those with the most observations serve. Observations are held out at random, within voxels that keep others. Their intensity is predicted from those, by the
     model that was fitted to those.
 
     Parameters
@@ -69,13 +69,14 @@ def choose_terms(
 
     Returns
     -------
-    models : list of DiffuseScalingModel
-        With the terms chosen, as refined on a part of the data.
+    names : list of str
+        Of the terms.
     trials : list of Trial
     """
     params = copy.deepcopy(params)
     params.scaling.tolerance = TOLERANCE
     rng = np.random.default_rng(params.scaling.seed)
+    observations, experiments = _largest(observations, experiments, params.scaling, grid)
     repeated = observations.repeated()
     share = OBSERVATIONS / max(len(repeated.rows), 1)
     if share < 1:
@@ -115,7 +116,28 @@ def choose_terms(
         _, _, name, chosen, best = tried[0]
         left.remove(name)
     _log(trials, best.names)
-    return chosen, trials
+    return best.names, trials
+
+
+def _largest(
+    observations: GroupedObservations,
+    experiments: ExperimentList,
+    params: libtbx.phil.scope_extract,
+    grid: GlobalGrid,
+) -> tuple[GroupedObservations, ExperimentList]:
+    """The experiments with the most observations, whose models with all terms have :data:`PARAMETERS` together."""
+    order = np.argsort(-np.bincount(observations.experiment, minlength=len(experiments)), kind="stable")
+    names = list(scaling_terms())
+    sizes = [DiffuseScalingModel.for_experiment(experiments[int(i)], names, params, grid.d_min).n_params for i in order]
+    n = max(int(np.searchsorted(np.cumsum(sizes), PARAMETERS)), 2)
+    if n >= len(order):
+        return observations, experiments
+    taken = np.sort(order[:n])
+    number = np.full(len(experiments), -1, dtype=np.int32)
+    number[taken] = np.arange(n)
+    chosen = observations.select(number[observations.experiment] >= 0)
+    logger.info("Terms are chosen by %d of %d experiments.", n, len(experiments))
+    return replace(chosen, experiment=number[chosen.experiment]), ExperimentList([experiments[int(i)] for i in taken])
 
 
 class _Prediction:

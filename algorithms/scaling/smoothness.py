@@ -23,8 +23,12 @@ import numpy as np
 from dials_diffuse.algorithms.scaling.axis import dense_basis
 from dials_diffuse.algorithms.scaling.design import Block, Design
 
-#: Standard deviations of differences, in the terms' units (MultiBatchScaler.units): at first, and limits.
-INITIAL, LOWEST, HIGHEST = 0.02, 1e-4, 0.5
+#: Standard deviations of differences, in the terms' units (MultiBatchScaler.units): at first, and limits by role.
+#: Absorption and detectors do not change fast; what the data leave open must not either.
+INITIAL, LOWEST = 0.02, 1e-4
+HIGHEST = {"outer": 0.1, "inner": 1.0, "offset": 0.5}
+#: Axes that are one for the smoothness: directions on the detector.
+TOGETHER = {"x": "xy", "y": "xy", "fast": "xy", "slow": "xy"}
 
 
 @dataclass
@@ -34,7 +38,7 @@ class Differences:
     Attributes
     ----------
     key : str
-        Term and axis, ``scale.phi``.
+        Term and kind of axis, ``scale.phi``.
     columns : slice
         Of the parameters.
     now : ndarray, shape (k,)
@@ -43,7 +47,10 @@ class Differences:
         By the block's parameters.
     spectrum : tuple of ndarray
         For each axis of the block, the eigenvalues of its S (see :func:`_spectrum`), broadcast over the others.
+    keys : list of str
+        Of the block's axes.
     axis : int
+        Which of them this is.
     """
 
     key: str
@@ -51,6 +58,7 @@ class Differences:
     now: np.ndarray
     jacobian: np.ndarray
     spectrum: tuple[np.ndarray, ...]
+    keys: list[str]
     axis: int
 
 
@@ -67,14 +75,13 @@ class Smoothness:
     def __init__(self, design: Design, params: libtbx.phil.scope_extract) -> None:
         self.design = design
         self.size: dict[str, float] = {}
-        self._fixed: set[str] = set()
+        self._highest: dict[str, float] = {}
         for block in design.blocks:
             given = getattr(params, block.term.name, libtbx.Auto)
-            for name in axis_names(block):
-                key = f"{block.term.name}.{name}"
+            for key in _keys(block):
                 self.size[key] = INITIAL if given is libtbx.Auto else given
-                if given is not libtbx.Auto:
-                    self._fixed.add(key)
+                if given is libtbx.Auto:
+                    self._highest[key] = HIGHEST[block.term.role]
 
     def differences(self, parameters: np.ndarray, unit: np.ndarray) -> list[Differences]:
         """Differences of all blocks' parameters, shape (p,), in their units, shape (p,)."""
@@ -120,30 +127,28 @@ class Smoothness:
                 np.einsum("ij,jk,ik->", these.jacobian, inside, these.jacobian, optimize=True)
             )
         largest = 0.0
-        for key in set(self.size) - self._fixed:
+        for key, highest in self._highest.items():
             if prior[key] == 0:
                 continue
             gain = max(prior[key] - posterior[key], 1e-6 * prior[key])
             size = self.size[key] * np.sqrt(squares[key] / gain)
-            size = float(np.clip(size, max(LOWEST, 0.5 * self.size[key]), min(HIGHEST, 2 * self.size[key])))
+            size = float(np.clip(size, max(LOWEST, 0.5 * self.size[key]), min(highest, 2 * self.size[key])))
             largest = max(largest, abs(np.log(size / self.size[key])))
             self.size[key] = size
         return largest
 
     def _prior_trace(self, these: Differences) -> float:
         """tr(S_lambda^- S_k) of one block, in closed form: the S of different axes commute."""
-        name = these.key.partition(".")[0]
-        keys = [key for key in self.size if key.partition(".")[0] == name]
-        total = sum(spectrum * self.size[key] ** -2 for key, spectrum in zip(keys, these.spectrum))
+        total = sum(spectrum * self.size[key] ** -2 for key, spectrum in zip(these.keys, these.spectrum))
         mine = these.spectrum[these.axis] + 0 * total
         return float(np.sum(mine[total > 0] / total[total > 0]))
 
 
-def axis_names(block: Block) -> list[str]:
-    """Names of the kinds of differences in a block."""
-    if block.term.axes:
-        return [axis.coordinate for axis in block.term.axes]
-    return ["level"] if len(block.term.shape) else []
+def _keys(block: Block) -> list[str]:
+    """Kinds of differences in a block, one for each axis."""
+    if not block.term.axes:
+        return [f"{block.term.name}.level"] if len(block.term.shape) else []
+    return [f"{block.term.name}.{TOGETHER.get(axis.coordinate, axis.coordinate)}" for axis in block.term.axes]
 
 
 def _differences(block: Block, parameters: np.ndarray, unit: float) -> list[Differences]:
@@ -153,7 +158,8 @@ def _differences(block: Block, parameters: np.ndarray, unit: float) -> list[Diff
             return []
         n = len(parameters)  # unordered: each on its own, about nil
         now = (parameters - term.null_parameter_value) / unit
-        return [Differences(f"{term.name}.level", block.columns, now, np.eye(n) / unit, (np.ones(n),), 0)]
+        keys = _keys(block)
+        return [Differences(keys[0], block.columns, now, np.eye(n) / unit, (np.ones(n) / unit**2,), keys, 0)]
     if term.name == "scale":
         return [_relative_differences(block, parameters)]
     found = []
@@ -161,12 +167,12 @@ def _differences(block: Block, parameters: np.ndarray, unit: float) -> list[Diff
     spectrum = tuple(
         _spectrum(n).reshape([-1 if i == j else 1 for j in range(len(shape))]) / unit**2 for i, n in enumerate(shape)
     )
-    for i, axis in enumerate(term.axes):
+    keys = _keys(block)
+    for i, key in enumerate(keys):
         operator = np.ones((1, 1))
         for j, n in enumerate(shape):  # the first axis runs fastest
             operator = np.kron(np.diff(np.eye(n), axis=0) if i == j else np.eye(n), operator)
-        key = f"{term.name}.{axis.coordinate}"
-        found.append(Differences(key, block.columns, operator @ parameters / unit, operator / unit, spectrum, i))
+        found.append(Differences(key, block.columns, operator @ parameters / unit, operator / unit, spectrum, keys, i))
     return found
 
 
@@ -180,14 +186,8 @@ def _relative_differences(block: Block, parameters: np.ndarray) -> Differences:
     mean = mean_of @ parameters
     change = np.diff(parameters) / mean
     jacobian = (np.diff(np.eye(len(parameters)), axis=0) - np.outer(change, mean_of)) / mean
-    return Differences(
-        f"{block.term.name}.{axis.coordinate}",
-        block.columns,
-        change,
-        jacobian,
-        (_spectrum(len(parameters)) / mean**2,),
-        0,
-    )
+    keys = _keys(block)
+    return Differences(keys[0], block.columns, change, jacobian, (_spectrum(len(parameters)) / mean**2,), keys, 0)
 
 
 def _spectrum(n: int) -> np.ndarray:
