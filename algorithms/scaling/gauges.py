@@ -70,13 +70,15 @@ class Gauges:
             row[block.columns] = self._means[id(block)]
             rows.append(row)
             targets.append(1.0)
+            if not block.term.axes:
+                continue  # steps from tile to tile are nothing that a or I could have in their place
             found = self._absorption_of_all_sweeps(block.experiments)
             rows += found
             targets += [1.0] * len(found)
             found = self._rings(block)
             rows += found
             targets += [1.0] * len(found)
-        if "detector" not in self._by_name and "modules" not in self._by_name and "absorption" in self._by_name:
+        if "detector" not in self._by_name and "absorption" in self._by_name:
             blocks = self._by_name["absorption"]
             found = self._rings(blocks[0], self._absorption_of_all_sweeps([b.experiments[0] for b in blocks]))
             rows += found
@@ -145,11 +147,8 @@ class Gauges:
             return []  # the data can tell
         places = detector_places(experiments[block.experiments[0]], 10_000)
         ring = Axis.over("q", 0.0, float(places.q.max()), float(places.q.max()) / RINGS)
-        if block.term.axes:
-            first, second = (dense_basis(axis, getattr(places, axis.coordinate)) for axis in block.term.axes[:2])
-            basis = (second[:, :, None] * first[:, None, :]).reshape(len(places.q), -1)
-        else:
-            basis = np.eye(block.term.shape[0])[block.term.rows(places)[0]]
+        first, second = (dense_basis(axis, getattr(places, axis.coordinate)) for axis in block.term.axes[:2])
+        basis = (second[:, :, None] * first[:, None, :]).reshape(len(places.q), -1)
         weight = dense_basis(ring, places.q)
         weight = weight[:, weight.sum(axis=0) > 0]
         rows = np.zeros((weight.shape[1], self.design.size))
