@@ -369,10 +369,13 @@ class MultiBatchScaler:
         conditions = conditions * unit
         size = np.abs(conditions).sum(axis=1)
         conditions, targets = conditions / size[:, None], targets / size
-        left += tight * conditions.T @ conditions
+        squares = conditions.T @ conditions
+        left += tight * squares
         right += tight * conditions.T @ (targets - conditions @ (self.parameters / unit))
+        level = np.zeros_like(left)
         for name, term in zip(self.design.names, self.design.classes):
             rows = self.gauges.mean(name)
+            level += rows.T @ rows
             means, nil = rows @ (self.parameters / unit), rows @ (term.null_parameter_value / unit)
             looseness = MEAN_LOOSENESS * (means if name == "scale" else np.ones(len(means)))
             rows /= looseness[:, None]
@@ -380,10 +383,12 @@ class MultiBatchScaler:
             right += rows.T @ ((nil - means) / looseness)
         differences = self.smoothness.differences(self.parameters, unit)
         restraint, pull = self.smoothness.restraints(differences)
-        covariance = _inverse(left + restraint * unit * unit[:, None])
+        restraint *= unit * unit[:, None]
+        covariance = _inverse(left + restraint)
         shift = unit * (covariance @ (right + pull * unit))
         self.covariance = covariance * unit * unit[:, None]
-        self.smoothness.update(differences, shift, self.covariance)
+        prior = _inverse(GAUGE**2 * np.median(np.diag(restraint) + np.diag(level)) * squares + level + restraint)
+        self.smoothness.update(differences, shift, self.covariance, prior * unit * unit[:, None])
         before = self.parameters
         self.parameters = self._limited(before + shift)
         return float(np.max(np.abs(self.parameters - before) / np.maximum(unit, np.abs(before))))

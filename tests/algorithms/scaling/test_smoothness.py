@@ -5,6 +5,7 @@ import observation_data
 import pytest
 from dxtbx.model.experiment_list import ExperimentList
 from extra_terms import RingsTerm, models_of, use_terms
+from scalers import ALL, scaler_of
 from scipy.optimize import minimize
 
 from dials_diffuse.algorithms.scaling.design import Design
@@ -87,27 +88,47 @@ def test_size_of_the_largest_marginal_likelihood(monkeypatch, name, unit, sizes)
         restraint, pull = smoothness.restraints(differences)
         covariance = np.linalg.inv(left + restraint)
         shift = covariance @ (right + pull)
-        smoothness.update(differences, shift, covariance)
+        smoothness.update(differences, shift, covariance, np.linalg.pinv(restraint, hermitian=True))
         now += shift
     found = [size for key, size in smoothness.size.items() if key.startswith(name)]
     np.testing.assert_allclose(found, expected, rtol=2e-3)
     np.testing.assert_allclose(found, sizes, rtol=0.4)
 
 
-def test_prior_trace_is_that_of_a_pseudoinverse():
+def test_operators_take_differences():
     design, params = design_of("scale", "absorption", "offset")
-    smoothness = Smoothness(design, params)
-    for i, key in enumerate(smoothness.size):
-        smoothness.size[key] = 0.02 * (i + 1)
-    differences = smoothness.differences(design.parameters, np.ones(design.size))
+    differences = Smoothness(design, params).differences(design.parameters, np.ones(design.size))
     for block in design.blocks:
-        own = [d for d in differences if d.columns == block.columns]
-        squares = [d.T @ d for d in differences_of(block)]
-        precision = sum(s * smoothness.size[d.key] ** -2 for s, d in zip(squares, own))
-        for square, these in zip(squares, own):
-            np.testing.assert_allclose(these.jacobian.T @ these.jacobian, square, atol=1e-12)
-            expected = np.trace(np.linalg.pinv(precision, hermitian=True) @ square)
-            assert smoothness._prior_trace(these) == pytest.approx(expected, rel=1e-6)
+        own = [these for these in differences if these.columns == block.columns]
+        for expected, these in zip(differences_of(block), own, strict=True):
+            square = these.jacobian.T @ these.jacobian
+            np.testing.assert_allclose(square, expected.T @ expected, atol=1e-12)
+
+
+def test_prior_covariance_is_that_of_the_restraints_where_the_gauges_hold(monkeypatch):
+    """By a pseudoinverse in the space of parameters that meet all conditions."""
+    dataset, _ = observation_data.make_dataset(1, n_frames=30, samples=20)
+    scaler = scaler_of(dataset, ALL, "scale_interval=10", "offset.q_interval=0.1")
+    found = {}
+
+    def look(smoothness, differences, shift, covariance, prior_covariance):
+        found["prior"], found["differences"] = prior_covariance, differences
+        found["precision"] = smoothness.restraints(differences)[0]
+        found["size"] = dict(smoothness.size)
+
+    monkeypatch.setattr(Smoothness, "update", look)
+    scaler.merge()
+    conditions, _ = scaler.gauges.conditions(scaler.parameters, 1.0)
+    scaler._step(scaler._curvature(), scaler._gradient()[0])
+    _, values, directions = np.linalg.svd(conditions / np.linalg.norm(conditions, axis=1)[:, None])
+    free = directions[np.sum(values > 1e-9) :].T
+    exact = free @ np.linalg.pinv(free.T @ found["precision"] @ free, rcond=1e-9, hermitian=True) @ free.T
+    free_of_gauges = np.linalg.pinv(found["precision"], rcond=1e-9, hermitian=True)
+    for key, size in found["size"].items():
+        own = [these for these in found["differences"] if these.key == key]
+        traces = [sum(these.trace(c) for these in own) / size**2 for c in (found["prior"], exact, free_of_gauges)]
+        assert traces[0] == pytest.approx(traces[1], rel=0.02, abs=1)
+        assert traces[0] < traces[2] * (0.95 if key.startswith("absorption") else 1.001)
 
 
 def test_scale_is_smooth_relative_to_its_mean():
@@ -133,8 +154,9 @@ def test_given_sizes_stay():
     params.offset = 0.07
     smoothness = Smoothness(design, params)
     differences = smoothness.differences(design.parameters, np.ones(design.size))
-    covariance = np.linalg.inv(np.eye(design.size) + smoothness.restraints(differences)[0])
-    smoothness.update(differences, np.random.default_rng(0).normal(size=design.size), covariance)
+    restraint = smoothness.restraints(differences)[0]
+    covariances = np.linalg.inv(np.eye(design.size) + restraint), np.linalg.pinv(restraint, hermitian=True)
+    smoothness.update(differences, np.random.default_rng(0).normal(size=design.size), *covariances)
     assert smoothness.size["offset.q"] == smoothness.size["offset.phi"] == 0.07
     assert smoothness.size["scale.phi"] != 0.07
 
