@@ -42,6 +42,9 @@ output {
   json = dials.diffuse_merge.json
     .type = path
     .help = "The statistics."
+  html = dials.diffuse_merge.html
+    .type = path
+    .help = "The same to look at."
   log = dials.diffuse_merge.log
     .type = path
     .help = "The log file."
@@ -59,14 +62,18 @@ def run(args: list[str] | None = None) -> None:
             return
         from dials_diffuse.algorithms.merging.fine import dataset_on_grid
         from dials_diffuse.algorithms.merging.merge import COLUMNS, merge
+        from dials_diffuse.algorithms.merging.plots import merging_sections
         from dials_diffuse.map_file import write_map
         from dials_diffuse.output import whole_files
+        from dials_diffuse.report import report_html
         from dials_diffuse.table_file import write_table
 
         output = session.params.output
         dataset = dataset_on_grid(session, COLUMNS)
         merged = merge(dataset, session.params)
-        with whole_files(output.reflections, output.map, output.json) as (refl, nxs, statistics):
+        report = merged.report()
+        html = report_html("dials.diffuse_merge", merging_sections(report), dataset.history[-1])
+        with whole_files(output.reflections, output.map, output.json, output.html) as (refl, nxs, statistics, page):
             write_table(merged.as_reflections(), refl)
             write_map(
                 nxs,
@@ -77,8 +84,9 @@ def run(args: list[str] | None = None) -> None:
                 history=dataset.history,
                 expand=output.expand,
             )
-            statistics.write_text(json.dumps(merged.statistics.to_dict(), indent=1))
-        finish(output.reflections, output.map, output.json)
+            statistics.write_text(json.dumps(report, indent=1))
+            page.write_text(html, encoding="utf-8")
+        finish(output.reflections, output.map, output.json, output.html)
 
 
 if __name__ == "__main__":

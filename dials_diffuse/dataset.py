@@ -67,7 +67,7 @@ class Dataset:
             write_experiments(self.experiments, self.grid, self.history, expt_part)
             write_table(self.observations, refl_part)
             for part, text in zip(text_parts, texts.values()):
-                part.write_text(text)
+                part.write_text(text, encoding="utf-8")
 
     @classmethod
     def from_files(cls, expt: str | os.PathLike, refl: str | os.PathLike) -> Dataset:

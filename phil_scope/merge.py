@@ -22,6 +22,9 @@ merging {
     .type = float(value_min=0, value_max=10)
     .help = "Voxels at most so many voxels from a Bragg point count as its halo in the statistics: 1 for the "
             "point's own and the six beside it, 1.8 for all 26 around it."
+  test_symmetry = True
+    .type = bool
+    .help = "Find which Laue group the diffuse data themselves support, among those of the lattice."
   seed = 0
     .type = int(value_min=0)
     .help = "Seed of the random division of the observations into half sets."

@@ -18,7 +18,8 @@ scaling {
   terms = Auto
     .type = strings
     .help = "Terms of the model I_obs = a d (b I + c): scale (b), absorption (a), offset (c), detector or modules (d),"
-            "and those of plug-ins. Auto: b, and each other one that improves the prediction of held-out observations."
+            "and those of plug-ins. Auto: b, and each other one that improves the prediction of held-out observations"
+            "(a only if a sweep turns by 30 degrees or more)."
 """
     + model_phil_str
     + """

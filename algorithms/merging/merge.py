@@ -10,10 +10,12 @@ import numpy as np
 from dials.array_family import flex
 from dxtbx import flumpy
 
+from dials_diffuse.algorithms.merging import symmetry
 from dials_diffuse.algorithms.merging.groups import check_kind, group_of_observations, possible_kinds
 from dials_diffuse.algorithms.merging.halves import half_sets
 from dials_diffuse.algorithms.merging.scatter import scatter
 from dials_diffuse.algorithms.merging.statistics import MergingStatistics, merging_statistics
+from dials_diffuse.algorithms.merging.symmetry import SymmetryTest
 from dials_diffuse.algorithms.scaling import observations as scaling_observations
 from dials_diffuse.algorithms.scaling.expectation import merge_part, merge_voxels
 from dials_diffuse.algorithms.scaling.observations import scaled_observations
@@ -44,6 +46,8 @@ class MergedMap:
     statistics : MergingStatistics
     wavelengths : ndarray
         The different wavelengths of the experiments, Angstrom.
+    symmetry : SymmetryTest or None
+        Which Laue group the data support.
     """
 
     grid: GlobalGrid
@@ -58,6 +62,11 @@ class MergedMap:
     half_2_variance: np.ndarray
     statistics: MergingStatistics
     wavelengths: np.ndarray
+    symmetry: SymmetryTest | None
+
+    def report(self) -> dict:
+        """The statistics, and the symmetry test, JSON-ready."""
+        return {**self.statistics.to_dict(), "symmetry": self.symmetry.to_dict() if self.symmetry else None}
 
     def as_reflections(self) -> flex.reflection_table:
         """As a table with the columns of docs/data_model.md."""
@@ -139,6 +148,11 @@ def merge(dataset: Dataset, params: libtbx.phil.scope_extract) -> MergedMap:
         "Merged %d observations into %d voxels (%s)\n\n%s", len(observations.rows), len(q), dataset.grid, statistics
     )
     _warn_of_mates(statistics)
+    tested = symmetry.test_symmetry(dataset) if options.test_symmetry else None
+    if tested is not None:
+        logger.info("\n%s", tested)
+        if tested.warning:
+            logger.warning("%s", tested.warning)
     return MergedMap(
         dataset.grid,
         observations.voxels,
@@ -150,6 +164,7 @@ def merge(dataset: Dataset, params: libtbx.phil.scope_extract) -> MergedMap:
         *halves[1],
         statistics,
         np.unique([round(experiment.beam.get_wavelength(), 9) for experiment in dataset.experiments]),
+        tested,
     )
 
 

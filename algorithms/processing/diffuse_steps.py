@@ -52,7 +52,7 @@ def scale(sweeps: list[Sweep], parameters: Parameters, nproc: int) -> Step:
 
 def merge(parameters: Parameters) -> Step:
     """dials.diffuse_merge."""
-    outputs = ["merged.refl", "merged.nxs", "dials.diffuse_merge.json"]
+    outputs = ["merged.refl", "merged.nxs", "dials.diffuse_merge.json", "dials.diffuse_merge.html"]
     models = [Path("scaled.expt"), Path("scaled.refl")]
     step = _step("diffuse_merge", Path(), models, outputs, parameters, OF_FINE_MAPS)
     step.args = [f"output.expand={parameters.values.output.expand}"]

@@ -18,6 +18,8 @@ class AbsorptionTerm(Term, SmoothScaleComponent3D):
 
     name = "absorption"
     role = "outer"
+    #: In less, few voxels meet the detector in several places, and a pattern fixed to it looks like one of the crystal.
+    least_rotation = 30.0
 
     @classmethod
     def for_experiment(

@@ -5,10 +5,11 @@
 - a and b (with c) can exchange any function of phi: the mean of a over the detector is 1 at every phi.
 - d and a can exchange any function of the detector's position: where both are refined, the mean of a over all sweeps
   and angles is 1 at every (x, y). The mean of d over the detector is 1.
-- Whatever depends on |q| alone, I has as well as d, or as the part of a that all sweeps and angles share, as long as
-  all sweeps see a |q| at the same places of the detector: the mean of that response at every |q| is 1.
 - b I + c stays the same if c loses b times a function of |q| that I gains: the least value of c, over all phi of all
   sweeps, is 0 at every |q|.
+
+One more is left to the smoothness, which holds it level: whatever depends on |q| alone, I has as well as d (or the part
+of a that all sweeps and angles share), as long as all sweeps see a |q| at the same places of the detector.
 
 Every convention is a linear combination of parameters that has a given value.
 """
@@ -18,17 +19,14 @@ from __future__ import annotations
 import numpy as np
 from dxtbx.model.experiment_list import ExperimentList
 
-from dials_diffuse.algorithms.scaling.axis import Axis, dense_basis
+from dials_diffuse.algorithms.scaling.axis import dense_basis
 from dials_diffuse.algorithms.scaling.design import Block, Design
 from dials_diffuse.algorithms.scaling.places import detector_places
 
 #: c is said to be least at another angle if it is lower there by this part of the mean intensity, and by so much more
 #: with every cycle: what the smoothness makes of c depends a little on where it is said to be least, so that two angles
 #: can take turns for ever.
-SLACK, GROWTH = 0.003, 1.1
-#: Rings of |q| in which the mean response is 1; relative difference of distance times wavelength up to which sweeps see
-#: a |q| at the same places.
-RINGS, SAME_PLACES = 5, 0.02
+SLACK, GROWTH = 0.003, 1.5
 
 
 class Gauges:
@@ -73,14 +71,6 @@ class Gauges:
             if not block.term.axes:
                 continue  # steps from tile to tile are nothing that a or I could have in their place
             found = self._absorption_of_all_sweeps(block.experiments)
-            rows += found
-            targets += [1.0] * len(found)
-            found = self._rings(block)
-            rows += found
-            targets += [1.0] * len(found)
-        if "detector" not in self._by_name and "absorption" in self._by_name:
-            blocks = self._by_name["absorption"]
-            found = self._rings(blocks[0], self._absorption_of_all_sweeps([b.experiments[0] for b in blocks]))
             rows += found
             targets += [1.0] * len(found)
         self._rows = np.array(rows).reshape(-1, design.size)
@@ -130,34 +120,6 @@ class Gauges:
             row[block.columns] = np.kron(np.eye(phi.n_params)[knot], plane)
             rows.append(row)
         return rows
-
-    def _rings(self, block: Block, static: list[np.ndarray] | None = None) -> list[np.ndarray]:
-        """Rows that give the mean response at every |q|.
-
-        Parameters
-        ----------
-        block : Block
-            Of a term whose first two axes are on the detector.
-        static : list of ndarray, optional
-            Rows that give the parameters in its place.
-        """
-        experiments = [self.experiments[i] for i in range(len(self.experiments))]
-        distances = [e.detector[0].get_distance() * e.beam.get_wavelength() for e in experiments]
-        if np.ptp(distances) > SAME_PLACES * np.mean(distances):
-            return []  # the data can tell
-        places = detector_places(experiments[block.experiments[0]], 10_000)
-        ring = Axis.over("q", 0.0, float(places.q.max()), float(places.q.max()) / RINGS)
-        first, second = (dense_basis(axis, getattr(places, axis.coordinate)) for axis in block.term.axes[:2])
-        basis = (second[:, :, None] * first[:, None, :]).reshape(len(places.q), -1)
-        weight = dense_basis(ring, places.q)
-        weight = weight[:, weight.sum(axis=0) > 0]
-        rows = np.zeros((weight.shape[1], self.design.size))
-        means = (weight / weight.sum(axis=0)).T @ basis
-        if static is None:
-            rows[:, block.columns] = means
-        else:
-            rows = means @ np.array(static)
-        return list(rows)
 
     def _absorption_of_all_sweeps(self, experiments: list[int]) -> list[np.ndarray]:
         blocks = [b for b in self._by_name.get("absorption", []) if b.experiments[0] in experiments]

@@ -18,11 +18,14 @@ from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.algorithms.scaling.scaler import MultiBatchScaler
 from dials_diffuse.algorithms.scaling.terms import scaling_terms, term_class
 from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.stills import is_still
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
 #: Observations that terms are chosen by, at most, and about how many parameters.
 OBSERVATIONS, PARAMETERS = 600_000, 1500
+#: Parts of the detector along each edge that tell visits apart.
+PARTS = 6
 #: A term must improve the prediction by so many standard deviations of the improvement.
 SIGNIFICANT = 4.0
 #: Trials need not converge as well as the final refinement.
@@ -57,8 +60,10 @@ def choose_terms(
 ) -> tuple[list[str], list[Trial]]:
     """Add terms to b, one after the other, the best first, as long as they improve the prediction.
 
-    Where experiments are many, those with the most observations serve. Observations are held out at random, within voxels that keep others. Their intensity is predicted from those, by the
-    model that was fitted to those.
+    Held out are visits at random: all observations of a voxel by one sweep in one part of the detector. Their intensity
+    is predicted from the other visits of the voxel and its Laue mates, by the model that was fitted to those. (Single
+    observations would not do: what is wrong in one place of the detector is wrong in their neighbours as well.) Where
+    experiments are many, those with the most observations serve.
 
     Parameters
     ----------
@@ -81,7 +86,7 @@ def choose_terms(
     share = OBSERVATIONS / max(len(repeated.rows), 1)
     if share < 1:
         repeated = repeated.select(repeated.spread(rng.random(len(repeated.voxels)) < share))
-    out = rng.random(len(repeated.rows)) < params.scaling.held_out
+    out = _visits(repeated, rng) < params.scaling.held_out
     training, held = repeated.select(~out), repeated.select(out)
 
     def fit(models: Sequence[DiffuseScalingModel]) -> _Prediction:
@@ -97,7 +102,8 @@ def choose_terms(
 
     chosen = [DiffuseScalingModel.for_experiment(e, ["scale"], params.scaling, grid.d_min) for e in experiments]
     best, trials = fit(chosen), []
-    left = [name for name in scaling_terms() if name != "scale"]
+    rotation = max((abs(np.ptp(e.scan.get_oscillation_range())) for e in experiments if not is_still(e)), default=0)
+    left = [name for name, term in scaling_terms().items() if name != "scale" and term.least_rotation <= rotation]
     while left:
         tried = []
         for name in left:
@@ -117,6 +123,16 @@ def choose_terms(
         left.remove(name)
     _log(trials, best.names)
     return best.names, trials
+
+
+def _visits(observations: GroupedObservations, rng: np.random.Generator) -> np.ndarray:
+    """A number from 0 to 1 for every observation, shape (n,), the same for those of one visit."""
+    part = np.floor(observations.position[:, :2] / (observations.position[:, :2].max(axis=0) + 1) * PARTS).astype(int)
+    voxel = observations.spread(np.arange(len(observations.voxels)))
+    place = ((observations.experiment * PARTS + part[:, 0]) * PARTS + part[:, 1]) * 1024 + observations.panel % 1024
+    _, place = np.unique(place, return_inverse=True)
+    _, visit = np.unique(voxel * (place.max() + 1) + place.ravel(), return_inverse=True)
+    return rng.random(visit.max() + 1)[visit.ravel()]
 
 
 def _largest(

@@ -24,12 +24,8 @@ import numpy as np
 from dials_diffuse.algorithms.scaling.axis import dense_basis
 from dials_diffuse.algorithms.scaling.design import Block, Design
 
-#: Standard deviations of differences, in the terms' units (MultiBatchScaler.units): at first, and limits by role.
-#: Absorption and detectors do not change fast; what the data leave open must not either.
-INITIAL, LOWEST = 0.02, 1e-4
-HIGHEST = {"outer": 0.1, "inner": 1.0, "offset": 0.5}
-#: Axes that are one for the smoothness: directions on the detector.
-TOGETHER = {"x": "xy", "y": "xy", "fast": "xy", "slow": "xy"}
+#: Standard deviations of differences, in the terms' units (MultiBatchScaler.units): at first, and limits.
+INITIAL, LOWEST, HIGHEST = 0.02, 1e-4, 0.5
 
 
 @dataclass
@@ -39,7 +35,7 @@ class Differences:
     Attributes
     ----------
     key : str
-        Term and kind of axis, ``scale.phi``.
+        Term and axis, ``scale.phi``.
     columns : slice
         Of the parameters.
     now : ndarray, shape (k,)
@@ -72,13 +68,13 @@ class Smoothness:
     def __init__(self, design: Design, params: libtbx.phil.scope_extract) -> None:
         self.design = design
         self.size: dict[str, float] = {}
-        self._highest: dict[str, float] = {}
+        self._free: list[str] = []
         for block in design.blocks:
             given = getattr(params, block.term.name, libtbx.Auto)
             for key in _keys(block):
                 self.size[key] = INITIAL if given is libtbx.Auto else given
                 if given is libtbx.Auto:
-                    self._highest[key] = HIGHEST[block.term.role]
+                    self._free.append(key)
 
     def differences(self, parameters: np.ndarray, unit: np.ndarray) -> list[Differences]:
         """Differences of all blocks' parameters, shape (p,), in their units, shape (p,)."""
@@ -125,12 +121,12 @@ class Smoothness:
             prior[these.key] += these.trace(prior_covariance)
             posterior[these.key] += these.trace(covariance)
         largest = 0.0
-        for key, highest in self._highest.items():
+        for key in self._free:
             if prior[key] == 0:
                 continue
             gain = max(prior[key] - posterior[key], 1e-6 * prior[key])
             size = self.size[key] * np.sqrt(squares[key] / gain)
-            size = float(np.clip(size, max(LOWEST, 0.5 * self.size[key]), min(highest, 2 * self.size[key])))
+            size = float(np.clip(size, max(LOWEST, 0.5 * self.size[key]), min(HIGHEST, 2 * self.size[key])))
             largest = max(largest, abs(np.log(size / self.size[key])))
             self.size[key] = size
         return largest
@@ -140,7 +136,7 @@ def _keys(block: Block) -> list[str]:
     """Kinds of differences in a block, one for each axis."""
     if not block.term.axes:
         return [f"{block.term.name}.level"] if len(block.term.shape) else []
-    return [f"{block.term.name}.{TOGETHER.get(axis.coordinate, axis.coordinate)}" for axis in block.term.axes]
+    return [f"{block.term.name}.{axis.coordinate}" for axis in block.term.axes]
 
 
 def _differences(block: Block, parameters: np.ndarray, unit: float) -> list[Differences]:

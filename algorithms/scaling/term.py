@@ -43,6 +43,8 @@ class Term:
     nil_in_reference : bool
         What the term is on the whole cannot be told from the intensities: the mean of its linear function over the
         reference sweep is fixed at ``null_parameter_value``.
+    least_rotation : float
+        Degrees that the longest sweep must have for ``scaling.terms=Auto`` to try the term.
     axes : tuple of Axis
         Empty for a single factor.
     """
@@ -53,6 +55,7 @@ class Term:
     exponential: ClassVar[bool] = False
     null_parameter_value: ClassVar[float] = 1.0
     nil_in_reference: ClassVar[bool] = False
+    least_rotation: ClassVar[float] = 0.0
 
     axes: tuple[Axis, ...]
 

@@ -23,7 +23,7 @@ def plots(statistics: dict) -> dict:
 def test_what_merging_writes_is_all_shown():
     dataset, truth = observation_data.make_dataset(1, n_frames=30)
     observation_data.put_scales(dataset.observations, truth.b)
-    statistics = json.loads(json.dumps(merge(dataset, parameters("merge")).statistics.to_dict()))
+    statistics = json.loads(json.dumps(merge(dataset, parameters("merge")).report()))
     sections = {section.title: section for section in merging_sections(statistics)}
     assert list(sections) == [
         "Statistics",

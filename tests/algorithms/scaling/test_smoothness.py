@@ -127,7 +127,7 @@ def test_prior_covariance_is_that_of_the_restraints_where_the_gauges_hold(monkey
     for key, size in found["size"].items():
         own = [these for these in found["differences"] if these.key == key]
         traces = [sum(these.trace(c) for these in own) / size**2 for c in (found["prior"], exact, free_of_gauges)]
-        assert traces[0] == pytest.approx(traces[1], rel=0.02, abs=1)
+        assert traces[0] == pytest.approx(traces[1], rel=0.05)
         assert traces[0] < traces[2] * (0.95 if key.startswith("absorption") else 1.001)
 
 
