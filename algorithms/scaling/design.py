@@ -133,6 +133,11 @@ class Design:
                 term.parameters = flex.double(parameters[block.columns])
                 term.parameter_esds = flex.double(errors[block.columns])
 
+    def _in_experiments_with(self, name: str, experiment: np.ndarray) -> np.ndarray:
+        """1 for observations of experiments that have a term, 0 for others, float32, shape (n,)."""
+        having = np.array([name in model.components for model in self.models] + [False], dtype=np.float32)
+        return having[np.minimum(experiment, len(self.models))]
+
     def place(
         self,
         experiments: ExperimentList,
@@ -171,7 +176,7 @@ class Design:
                 covariate = term.covariate(places)
                 if covariate is not None:
                     if covariates[number] is None:
-                        covariates[number] = np.zeros(len(q), dtype=np.float32)
+                        covariates[number] = self._in_experiments_with(name, experiment)
                     covariates[number][here] = covariate
         return PlacedDesign(self, np.minimum(experiment, len(self.models)).astype(np.int32), rows, covariates)
 

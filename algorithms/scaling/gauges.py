@@ -26,7 +26,7 @@ from dials_diffuse.algorithms.scaling.places import detector_places
 #: c is said to be least at another angle if it is lower there by this part of the mean intensity, and by so much more
 #: with every cycle: what the smoothness makes of c depends a little on where it is said to be least, so that two angles
 #: can take turns for ever.
-SLACK, GROWTH = 0.003, 1.5
+SLACK, GROWTH = 0.003, 1.2
 
 
 class Gauges:

@@ -206,6 +206,8 @@ class MultiBatchScaler:
         else:
             self._fit_sample()
             self._refine(level, self.params.tolerance)
+            if level >= logging.INFO:
+                self._report_undetermined()
         self.design.put(self.parameters, np.sqrt(np.diag(self.covariance)))
         for model in self.design.models:
             model.set_scaling_model_as_scaled()
@@ -258,8 +260,8 @@ class MultiBatchScaler:
                 break
             previous = objective
         else:
-            logger.warning("Not converged after %d cycles: raise scaling.max_cycles.", self.params.max_cycles)
-        self._report_undetermined(normal)
+            level = logging.WARNING if level >= logging.INFO else level
+            logger.log(level, "Not converged after %d cycles: raise scaling.max_cycles.", self.params.max_cycles)
 
     def merge(self) -> None:
         """Merge the observations with the models as they are."""
@@ -412,18 +414,15 @@ class MultiBatchScaler:
                 limited[block.columns] = np.maximum(found[block.columns], 0.2 * self.parameters[block.columns])
         return limited
 
-    def _report_undetermined(self, normal: np.ndarray) -> None:
-        """Say which sweeps' scales the data leave open; ``normal`` tells which parameters have voxels in common."""
-        blocks = [block for block in self.design.blocks if block.term.name == "scale"]
-        owner = np.full(self.design.size, -1)
-        for i, block in enumerate(blocks):
-            owner[block.columns] = i
-        first, second = np.nonzero(normal)
-        both = (owner[first] >= 0) & (owner[second] >= 0)
+    def _report_undetermined(self) -> None:
+        """Say which sweeps' scales the data leave open."""
+        n, m = len(self.experiments), len(self.q)
+        mine = self.observations.experiment < n
+        voxel = n + self.observations.spread(np.arange(m))[mine]
         links = scipy.sparse.coo_matrix(
-            (np.ones(both.sum()), (owner[first[both]], owner[second[both]])), (len(blocks),) * 2
+            (np.ones(len(voxel)), (self.observations.experiment[mine], voxel)), (n + m,) * 2
         )
-        _, group = scipy.sparse.csgraph.connected_components(links, directed=False)
+        group = scipy.sparse.csgraph.connected_components(links, directed=False)[1][:n]
         rows = self.gauges.mean("scale")
         errors = np.sqrt(((rows @ self.covariance) * rows).sum(axis=1)) / (rows @ self.parameters)
         open_ = errors > 0.5 * MEAN_LOOSENESS

@@ -26,6 +26,8 @@ from dials_diffuse.algorithms.scaling.design import Block, Design
 
 #: Standard deviations of differences, in the terms' units (MultiBatchScaler.units): at first, and limits.
 INITIAL, LOWEST, HIGHEST = 0.02, 1e-4, 0.5
+#: Part of an update's way (in logarithms) that is gone: updates of weakly determined terms go up to twice as far.
+DAMPING = 0.6
 
 
 @dataclass
@@ -125,7 +127,7 @@ class Smoothness:
             if prior[key] == 0:
                 continue
             gain = max(prior[key] - posterior[key], 1e-6 * prior[key])
-            size = self.size[key] * np.sqrt(squares[key] / gain)
+            size = self.size[key] * (squares[key] / gain) ** (DAMPING / 2)
             size = float(np.clip(size, max(LOWEST, 0.5 * self.size[key]), min(HIGHEST, 2 * self.size[key])))
             largest = max(largest, abs(np.log(size / self.size[key])))
             self.size[key] = size
