@@ -77,7 +77,7 @@ scaling {
   max_cycles = 50
     .type = int(value_min=1)
     .help = "Cycles of merging and fitting at most."
-  tolerance = 1e-5
+  tolerance = 5e-5
     .type = float(value_min=0)
     .help = "Converged when chi-squared changes by less than this, relatively, from one cycle to the next."
   seed = 0

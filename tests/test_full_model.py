@@ -52,7 +52,7 @@ def make_scaled(folder: Path, simulation: str) -> None:
     """The map as a user gets it, from images to merged.nxs."""
     make_corrected(folder, simulation)
     with working_directory(folder):
-        diffuse_scale.run(["corrected.expt", "corrected.refl", "nproc=1"])
+        diffuse_scale.run(["corrected.expt", "corrected.refl", "scaling.terms=scale,absorption,offset,detector"])
         diffuse_merge.run(["scaled.expt", "scaled.refl"])
 
 
