@@ -20,7 +20,9 @@ DIALS = (
     "dials.find_spots.d_min=2.5 dials.index.indexing.method=fft1d dials.index.n_macro_cycles=2"
     " dials.index.basis_vector_combinations.max_refine=3"
 )
-PROCESSING = f"d_min=2.2 virtual_pixels=False beam_stop.find=True nproc=1 {DIALS}"
+#: With b alone and errors by counting, so that a misfit of the geometry is not taken for anything else.
+SCALING = "scaling.terms=scale error_model.a=1 error_model.b=0"
+PROCESSING = f"d_min=2.2 virtual_pixels=False beam_stop.find=True nproc=1 {SCALING} {DIALS}"
 CRYSTAL = "unit_cell=39.5,45.2,51.3,90,90,90 space_group=P212121 integration=False"
 NXMX = "images/sweep_1.nxs background=images/background.nxs"
 

@@ -67,13 +67,16 @@ GAUGE = 1e3
 #: Observations in a chunk, and numbers in its part of the mixed block C, which bound memory.
 CHUNK, CHUNK_NUMBERS = 50_000, 10_000_000
 #: Observations that the curvature is taken from, at least, and for each parameter.
-CURVATURE_OBSERVATIONS, CURVATURE_OBSERVATIONS_EACH = 300_000, 100
+CURVATURE_OBSERVATIONS, CURVATURE_OBSERVATIONS_EACH = 300_000, 60
 #: Bins of |q| that have as many of them each, where there are so many.
 RADIAL_BINS = 50
 #: Larger data are first fitted by the sample of voxels that the curvature is taken from, to this change of chi-squared.
 ROUGH_TOLERANCE = 1e-4
 #: Once chi-squared changes by less, the curvature stays as it is.
 NEAR = 1e-3
+#: With more parameters, whose matrices take long, the smoothness that fewer observations or experiments tell, and the
+#: curvature of the sample, serve for all.
+MANY_PARAMETERS = 1000
 
 
 @dataclass
@@ -97,6 +100,17 @@ class Cycle:
     change: float
     shift: float
     smoothness: dict[str, float]
+
+
+@dataclass
+class Found:
+    """What a refinement has found besides the parameters: names of terms, smoothness, curvature, and of how many
+    observations that is."""
+
+    terms: list[str]
+    smoothness: dict[str, float]
+    curvature: np.ndarray | None
+    observations: int
 
 
 @dataclass
@@ -137,8 +151,8 @@ class MultiBatchScaler:
     error_model : ErrorModel
     has_reference : bool
         Whether the last of the observations' experiments, beyond those of the list, is a reference on its own scale.
-    smoothness : dict of str to float, optional
-        Sizes that an earlier refinement found, to begin with.
+    previous : Found, optional
+        What was found by another that refined these models before, on nearly the same observations: it is begun with.
 
     Attributes
     ----------
@@ -157,7 +171,7 @@ class MultiBatchScaler:
         params: libtbx.phil.scope_extract,
         error_model: ErrorModel,
         has_reference: bool = False,
-        smoothness: dict[str, float] | None = None,
+        previous: Found | None = None,
     ) -> None:
         self.observations = observations.repeated()
         self.experiments = experiments
@@ -171,11 +185,14 @@ class MultiBatchScaler:
         self._reference = np.empty(0, dtype=int) if has_reference else self._reference_experiments()
         self.gauges = Gauges(self.design, experiments, self._reference)
         self.smoothness = Smoothness(self.design, self.params.smoothness)
-        self.smoothness.size.update({k: v for k, v in (smoothness or {}).items() if k in self.smoothness.size})
         self.parameters = self.design.parameters
         self.covariance = np.zeros((self.design.size,) * 2)
         self.cycles: list[Cycle] = []
         self._sample = self._choose_sample()
+        self._curvature_now: np.ndarray | None = None
+        self._seeks_smoothness = True
+        if previous is not None and previous.terms == self.design.names:
+            self._go_on_from(previous)
 
     def _reference_experiments(self) -> np.ndarray:
         """The first sweep with observations; where that is a still, all stills: one alone would be a poor unit."""
@@ -204,7 +221,8 @@ class MultiBatchScaler:
                 "No voxel was observed more than once, so the scales cannot be determined from these data: b is 1."
             )
         else:
-            self._fit_sample()
+            if self._curvature_now is None and self._sample.chosen.mean() < 0.5:
+                self._fit_sample()
             self._refine(level, self.params.tolerance)
             if level >= logging.INFO:
                 self._report_undetermined()
@@ -213,9 +231,7 @@ class MultiBatchScaler:
             model.set_scaling_model_as_scaled()
 
     def _fit_sample(self) -> None:
-        """Come near by the sample alone, where that is much less than all."""
-        if self._sample.chosen.mean() > 0.5:
-            return
+        """Come near by the sample alone."""
         sampled = copy.copy(self)
         sampled.observations, sampled.placed = (
             each.select(self._sample.chosen) for each in (self.observations, self.placed)
@@ -225,7 +241,23 @@ class MultiBatchScaler:
         sampled._sample = _Sample(np.arange(len(whole)), np.ones(len(sampled.observations.rows), dtype=bool), whole)
         sampled._refine(logging.DEBUG, ROUGH_TOLERANCE)
         self.parameters = sampled.parameters
+        self._go_on_from(sampled.found)
         logger.info("Fitted to a sample of %d observations first.", len(sampled.observations.rows))
+
+    @property
+    def found(self) -> Found | None:
+        """What a later refinement can begin with; None if nothing was refined."""
+        if self._curvature_now is None:
+            return None
+        return Found(self.design.names, dict(self.smoothness.size), self._curvature_now, len(self.observations.rows))
+
+    def _go_on_from(self, found: Found) -> None:
+        """Begin with a smoothness; where parameters are many, it is not sought further, and the curvature is kept."""
+        self.smoothness.size.update(found.smoothness)
+        if self.design.size > MANY_PARAMETERS:
+            self._seeks_smoothness = False
+            if found.curvature is not None:
+                self._curvature_now = found.curvature * (len(self.observations.rows) / found.observations)
 
     def _refine(self, level: int, tolerance: float) -> None:
         """Cycles of merging and fitting until the objective stays the same."""
@@ -243,9 +275,9 @@ class MultiBatchScaler:
             self.merge()
             gradient, objective = self._gradient()
             change = abs(previous - objective) / max(objective, 1e-12) if number > 1 else np.inf
-            if change > NEAR:
-                normal = self._curvature()
-            shift = self._step(normal, gradient)
+            if self._curvature_now is None or number > 1 and change > NEAR:
+                self._curvature_now = self._curvature()
+            shift = self._step(self._curvature_now, gradient)
             self.cycles.append(Cycle(objective, objective / (n - m), change, shift, dict(self.smoothness.size)))
             logger.log(
                 level,
@@ -262,6 +294,7 @@ class MultiBatchScaler:
         else:
             level = logging.WARNING if level >= logging.INFO else level
             logger.log(level, "Not converged after %d cycles: raise scaling.max_cycles.", self.params.max_cycles)
+        self.covariance = self._covariance()
 
     def merge(self) -> None:
         """Merge the observations with the models as they are."""
@@ -386,14 +419,21 @@ class MultiBatchScaler:
         differences = self.smoothness.differences(self.parameters, unit)
         restraint, pull = self.smoothness.restraints(differences)
         restraint *= unit * unit[:, None]
-        covariance = _inverse(left + restraint)
-        shift = unit * (covariance @ (right + pull * unit))
-        self.covariance = covariance * unit * unit[:, None]
-        prior = _inverse(GAUGE**2 * np.median(np.diag(restraint) + np.diag(level)) * squares + level + restraint)
-        self.smoothness.update(differences, shift, self.covariance, prior * unit * unit[:, None])
+        self._unit, self._precision = unit, left + restraint
+        if self._seeks_smoothness:
+            covariance = self._covariance()
+            shift = covariance @ (right / unit + pull)
+            prior = _inverse(GAUGE**2 * np.median(np.diag(restraint) + np.diag(level)) * squares + level + restraint)
+            self.smoothness.update(differences, shift, covariance, prior * unit * unit[:, None])
+        else:
+            shift = unit * _solve(self._precision, right + pull * unit)
         before = self.parameters
         self.parameters = self._limited(before + shift)
         return float(np.max(np.abs(self.parameters - before) / np.maximum(unit, np.abs(before))))
+
+    def _covariance(self) -> np.ndarray:
+        """Of the parameters, by the last step's precision, shape (p, p)."""
+        return _inverse(self._precision) * self._unit * self._unit[:, None]
 
     def units(self, intensity: float) -> np.ndarray:
         """Units in which all parameters are about 1, shape (p,).
@@ -438,10 +478,21 @@ class MultiBatchScaler:
             )
 
 
-def _inverse(matrix: np.ndarray) -> np.ndarray:
-    """Of a symmetric, positive definite matrix, scaled to a unit diagonal for the rounding's sake."""
+def _factor(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cholesky factor (lower) of a matrix scaled to a unit diagonal, for the rounding's sake, and the scales."""
     scale = 1 / np.sqrt(np.diag(matrix))
-    factor = scipy.linalg.cho_factor(matrix * scale * scale[:, None], lower=True)
+    return scipy.linalg.cho_factor(matrix * scale * scale[:, None], lower=True, overwrite_a=True), scale
+
+
+def _solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """x of matrix x = right, for a positive definite matrix."""
+    factor, scale = _factor(matrix)
+    return scale * scipy.linalg.cho_solve(factor, scale * right)
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """Of a positive definite matrix."""
+    factor, scale = _factor(matrix)
     inverse, _ = scipy.linalg.lapack.dpotri(factor[0], lower=1)
     inverse = np.tril(inverse) + np.tril(inverse, -1).T
     return inverse * scale * scale[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import libtbx.phil
 import numpy as np
@@ -13,6 +13,7 @@ from dials.util import tabulate
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.scaling.error_model import ErrorModel
+from dials_diffuse.algorithms.scaling.few_experiments import largest_experiments
 from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.algorithms.scaling.scaler import MultiBatchScaler
@@ -22,8 +23,8 @@ from dials_diffuse.stills import is_still
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
-#: Observations that terms are chosen by, at most, and about how many parameters.
-OBSERVATIONS, PARAMETERS = 600_000, 1500
+#: Observations that terms are chosen by, at most.
+OBSERVATIONS = 600_000
 #: Parts of the detector along each edge that tell visits apart.
 PARTS = 6
 #: A term must improve the prediction by so many standard deviations of the improvement.
@@ -78,10 +79,14 @@ def choose_terms(
         Of the terms.
     trials : list of Trial
     """
-    params = copy.deepcopy(params)
+    params, n_all = copy.deepcopy(params), len(experiments)
     params.scaling.tolerance = TOLERANCE
     rng = np.random.default_rng(params.scaling.seed)
-    observations, experiments = _largest(observations, experiments, params.scaling, grid)
+    observations, experiments, taken = largest_experiments(
+        observations, experiments, list(scaling_terms()), params.scaling, grid
+    )
+    if len(taken) < n_all:
+        logger.info("Terms are chosen by %d of %d experiments.", len(taken), n_all)
     repeated = observations.repeated()
     share = OBSERVATIONS / max(len(repeated.rows), 1)
     if share < 1:
@@ -133,27 +138,6 @@ def _visits(observations: GroupedObservations, rng: np.random.Generator) -> np.n
     _, place = np.unique(place, return_inverse=True)
     _, visit = np.unique(voxel * (place.max() + 1) + place.ravel(), return_inverse=True)
     return rng.random(visit.max() + 1)[visit.ravel()]
-
-
-def _largest(
-    observations: GroupedObservations,
-    experiments: ExperimentList,
-    params: libtbx.phil.scope_extract,
-    grid: GlobalGrid,
-) -> tuple[GroupedObservations, ExperimentList]:
-    """The experiments with the most observations, whose models with all terms have :data:`PARAMETERS` together."""
-    order = np.argsort(-np.bincount(observations.experiment, minlength=len(experiments)), kind="stable")
-    names = list(scaling_terms())
-    sizes = [DiffuseScalingModel.for_experiment(experiments[int(i)], names, params, grid.d_min).n_params for i in order]
-    n = max(int(np.searchsorted(np.cumsum(sizes), PARAMETERS)), 2)
-    if n >= len(order):
-        return observations, experiments
-    taken = np.sort(order[:n])
-    number = np.full(len(experiments), -1, dtype=np.int32)
-    number[taken] = np.arange(n)
-    chosen = observations.select(number[observations.experiment] >= 0)
-    logger.info("Terms are chosen by %d of %d experiments.", n, len(experiments))
-    return replace(chosen, experiment=number[chosen.experiment]), ExperimentList([experiments[int(i)] for i in taken])
 
 
 class _Prediction:

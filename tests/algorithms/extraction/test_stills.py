@@ -88,7 +88,7 @@ def test_factors_of_the_stills(made):
 
 def test_the_log_is_short(made):
     for program in ("extract", "scale"):
-        assert len((made / f"dials.diffuse_{program}.log").read_text().splitlines()) < 50
+        assert len((made / f"dials.diffuse_{program}.log").read_text().splitlines()) < 150
     assert (made / "extracted.mask").exists() and not list(made.glob("extracted_*.mask"))
 
 
