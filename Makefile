@@ -43,7 +43,7 @@ setup: $(READY)
 
 test: $(READY)
 	@if $(RUN) -m ruff --version >/dev/null 2>&1; then $(RUN) -m ruff check .; fi
-	$(RUN) -m pytest -n $(NPROC) --dist loadgroup
+	OPENBLAS_NUM_THREADS=1 $(RUN) -m pytest -n $(NPROC) --dist loadgroup
 
 demo: $(READY)
 	$(RUN) docs/demo.py demo
