@@ -35,9 +35,9 @@ def extract_and_correct(folder: Path, source: Path, *options: str) -> None:
         diffuse_correct.run(["extracted.expt", "extracted.refl", background, "rotation_bins=8"])
 
 
-def scale_and_merge(folder: Path) -> None:
+def scale_and_merge(folder: Path, *options: str) -> None:
     with working_directory(folder):
-        diffuse_scale.run(["corrected.expt", "corrected.refl"])
+        diffuse_scale.run(["corrected.expt", "corrected.refl", *options])
         diffuse_merge.run(["scaled.expt", "scaled.refl"])
 
 
@@ -118,7 +118,7 @@ def test_low_counts(two_sweeps, tmp_path):
             shutil.copy(two_sweeps / sweep / "refined.refl", tmp_path / sweep)
     truth = Truth.from_file(tmp_path / "truth.json")
     extract_and_correct(tmp_path, tmp_path, "beam_stop.find=True")
-    scale_and_merge(tmp_path)
+    scale_and_merge(tmp_path, "scaling.terms=scale")
     found = against_truth(tmp_path, truth)
     print(f"\n0.05 photons: {found}")
     assert 0.9 < found.chi_squared < 1.1

@@ -411,7 +411,7 @@ def test_an_output_that_is_an_input(folder, name):
         ("extract", 150_000, ["nproc=2"]),  # the table
         ("correct", 100_000, []),
         ("scale", 100_000, []),
-        ("merge", 4_000, []),  # the table
+        ("merge", 20_000, []),  # the table
         ("merge", 60_000, []),  # the map, by HDF5
     ],
 )

@@ -31,6 +31,7 @@ def test_what_merging_writes_is_all_shown():
         "Multiplicity, completeness, intensity",
         "Chi-squared and R_meas",
         "Completeness in directions",
+        "Symmetry of the diffuse scattering",
     ]
     assert [len(section.plots) for section in sections.values()][1:4] == [3, 4, 3]
     overall, shells = sections["Statistics"].tables
