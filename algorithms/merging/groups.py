@@ -105,14 +105,7 @@ def in_chunks(
     first : ndarray, shape (voxels of the chunk + 1,), int64
         Groups of voxel v are ``first[v]`` to ``first[v + 1] - 1``.
     """
-    names = ("rows", "signal", "response", "noise", "experiment", "panel", "position")
-    for voxels, rows in observations.chunks():
-        part = replace(
-            observations,
-            **{name: getattr(observations, name)[rows] for name in names},
-            voxels=observations.voxels[voxels],
-            first=observations.first[voxels.start : voxels.stop + 1] - rows.start,
-        )
+    for voxels, rows, part in observations.parts():
         number, first = _number(part, groups[rows])
         yield voxels, rows, part, number, first
 

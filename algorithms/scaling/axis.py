@@ -87,6 +87,11 @@ def basis_table(n_params: int) -> tuple[np.ndarray, np.ndarray]:
     return first.astype(np.int32), np.take_along_axis(dense, first[:, None] + np.arange(WIDTH), axis=1)
 
 
+def mean_basis(axis: Axis) -> np.ndarray:
+    """Weights of all parameters of an axis in the mean over its range, shape (n_params,)."""
+    return dense_basis(axis, axis.samples(50 * axis.n_intervals + 1)).mean(axis=0)
+
+
 def dense_basis(axis: Axis, values: np.ndarray) -> np.ndarray:
     """Weights of all parameters of an axis at values, shape (n,): shape (n, n_params)."""
     first, weight = basis_table(axis.n_params)

@@ -150,8 +150,7 @@ def scatter(observations: GroupedObservations, q: np.ndarray, merged: MergedVoxe
         By :func:`merge_voxels` of these observations with their error model.
     """
     model = observations.error_model
-    for voxels, chosen in observations.chunks():
-        part = _slice(observations, voxels, chosen)
+    for voxels, chosen, part in observations.parts():
         u = part.response
         intensity, expected = merged.intensity[voxels], merged.expected[voxels]
         weight = 1 / part.variance(merged.prior.mean_at(q[voxels]))  # that of merge_voxels
@@ -544,14 +543,3 @@ def _with_mates(
     """Those of the ``chosen`` observations, shape (n,), bool, with Laue mates among them, and |q| of their voxels."""
     mates = observations.sum(chosen.astype(np.int64)) > 1
     return observations.select(chosen & observations.spread(mates)), q[mates]
-
-
-def _slice(observations: GroupedObservations, voxels: slice, chosen: slice) -> GroupedObservations:
-    """A chunk of observations, as views."""
-    names = ("rows", "signal", "response", "noise", "experiment", "panel", "position")
-    return replace(
-        observations,
-        **{name: getattr(observations, name)[chosen] for name in names},
-        voxels=observations.voxels[voxels],
-        first=observations.first[voxels.start : voxels.stop + 1] - chosen.start,
-    )

@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 from dxtbx.model.experiment_list import ExperimentList
 
-from dials_diffuse.algorithms.scaling.axis import dense_basis
+from dials_diffuse.algorithms.scaling.axis import dense_basis, mean_basis
 from dials_diffuse.algorithms.scaling.design import Block, Design
 from dials_diffuse.algorithms.scaling.places import detector_places
 
@@ -107,8 +107,7 @@ class Gauges:
             mean = _mean_on_detector(axes[:2], self.experiments[block.experiments[0]])
             axes = axes[2:]
         for axis in axes:
-            along = dense_basis(axis, axis.samples(50 * axis.n_intervals + 1)).mean(axis=0)
-            mean = np.kron(along, mean)
+            mean = np.kron(mean_basis(axis), mean)
         return mean
 
     def _absorption_at_every_angle(self, block: Block) -> list[np.ndarray]:
@@ -128,8 +127,7 @@ class Gauges:
         x, y, _ = blocks[0].term.axes
         rows = np.zeros((x.n_params * y.n_params, self.design.size))
         for block in blocks:
-            phi = block.term.axes[2]
-            along = dense_basis(phi, phi.samples(50 * phi.n_intervals + 1)).mean(axis=0)
+            along = mean_basis(block.term.axes[2])
             rows[:, block.columns] = np.kron(along, np.eye(len(rows))) / len(blocks)
         return list(rows)
 

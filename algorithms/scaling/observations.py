@@ -31,6 +31,9 @@ COLUMNS = (
 #: What merging needs besides: the scaling model applied, see docs/data_model.md.
 SCALED_COLUMNS = ("inverse_scale_factor", "offset.sum.value", "flags")
 
+#: Attributes with an entry for each observation.
+ARRAYS = ("rows", "signal", "response", "noise", "experiment", "panel", "position")
+
 #: Observations in a chunk, where work is done in chunks to bound memory.
 CHUNK = 500_000
 
@@ -157,9 +160,8 @@ class GroupedObservations:
         """Those for which ``chosen``, shape (n,), bool, is true; voxels without any are left out."""
         n = self.sum(chosen.astype(np.int64))
         first = np.concatenate([[0], np.cumsum(n[n > 0])])
-        names = ("rows", "signal", "response", "noise", "experiment", "panel", "position")
         return replace(
-            self, **{name: getattr(self, name)[chosen] for name in names}, voxels=self.voxels[n > 0], first=first
+            self, **{name: getattr(self, name)[chosen] for name in ARRAYS}, voxels=self.voxels[n > 0], first=first
         )
 
     def repeated(self) -> GroupedObservations:
@@ -174,6 +176,13 @@ class GroupedObservations:
             for low in range(begin, end, n_voxels):
                 high = min(low + n_voxels, end)
                 yield slice(low, high), slice(self.first[low], self.first[high])
+
+    def parts(self) -> Iterator[tuple[slice, slice, GroupedObservations]]:
+        """As :meth:`chunks`, each with its observations alone, as views."""
+        for voxels, chosen in self.chunks():
+            arrays = {name: getattr(self, name)[chosen] for name in ARRAYS}
+            first = self.first[voxels.start : voxels.stop + 1] - chosen.start
+            yield voxels, chosen, replace(self, **arrays, voxels=self.voxels[voxels], first=first)
 
 
 def scaled_observations(dataset: Dataset) -> GroupedObservations:

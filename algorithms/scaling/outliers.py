@@ -18,7 +18,7 @@ Regression, section 2.2 (deleted residuals).
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import libtbx.phil
 import numpy as np
@@ -80,21 +80,21 @@ def find_outliers(observations: GroupedObservations, grid: GlobalGrid, params: l
     q = grid.q(observations.voxels)
     prior = _first_prior(observations, q)
 
-    def parts():
-        return _parts(observations)
-
     for _ in range(ROUNDS):
-        found = [_robust_means(part, _of(prior, voxels)) for voxels, _, part in parts()]
+        found = [_robust_means(part, _of(prior, voxels)) for voxels, _, part in observations.parts()]
         intensity, variance = (np.concatenate(arrays) for arrays in zip(*((f.mean, f.variance) for f in found)))
         prior = local_prior(intensity, variance, observations.voxels, grid, q)
     kept = np.ones(len(observations.rows), dtype=bool)
     for _ in range(2):  # the second time without what the first has found
-        found = [_deviates_from_mates(part, _of(prior, voxels), kept[chosen]) for voxels, chosen, part in parts()]
+        found = [
+            _deviates_from_mates(part, _of(prior, voxels), kept[chosen])
+            for voxels, chosen, part in observations.parts()
+        ]
         deviate, mean = (np.concatenate(arrays) for arrays in zip(*found))
         reason = _improbable(deviate, mean, params)
         kept = reason == 0
     if params.voxel_n_sigma is not None:
-        for voxels, chosen, part in parts():
+        for voxels, chosen, part in observations.parts():
             bad = part.spread(_bad_voxels(part, _of(prior, voxels), kept[chosen], params.voxel_n_sigma))
             reason[chosen][bad & kept[chosen]] = VOXEL
     outliers = Outliers(reason)
@@ -134,16 +134,6 @@ class _Robust:
     information: np.ndarray
 
 
-def _parts(observations: GroupedObservations):
-    """Chunks: slices of voxels and of observations, and views of the observations."""
-    names = ("rows", "signal", "response", "noise", "experiment", "panel", "position")
-    for voxels, chosen in observations.chunks():
-        arrays = {name: getattr(observations, name)[chosen] for name in names}
-        arrays["noise"] = np.maximum(arrays["noise"], 0)  # a fitted offset may be a little below 0
-        first = observations.first[voxels.start : voxels.stop + 1] - chosen.start
-        yield voxels, chosen, replace(observations, **arrays, voxels=observations.voxels[voxels], first=first)
-
-
 def _of(prior: LocalPrior, voxels: slice) -> LocalPrior:
     return LocalPrior(prior.mean[voxels], prior.variance[voxels])
 
@@ -155,7 +145,7 @@ def _first_prior(observations: GroupedObservations, q: np.ndarray) -> LocalPrior
     medians = np.concatenate(
         [
             _medians(part, part.response, np.zeros(len(part.voxels)), np.zeros(len(part.voxels)))
-            for _, _, part in _parts(observations)
+            for _, _, part in observations.parts()
         ]
     )
     bins = radial_bins(q)

@@ -21,7 +21,7 @@ import libtbx
 import libtbx.phil
 import numpy as np
 
-from dials_diffuse.algorithms.scaling.axis import dense_basis
+from dials_diffuse.algorithms.scaling.axis import mean_basis
 from dials_diffuse.algorithms.scaling.design import Block, Design
 
 #: Standard deviations of differences, in the terms' units (MultiBatchScaler.units): at first, and limits.
@@ -97,7 +97,7 @@ class Smoothness:
 
     def update(
         self, differences: list[Differences], shift: np.ndarray, covariance: np.ndarray, prior_covariance: np.ndarray
-    ) -> float:
+    ) -> None:
         """One step of the module's formula.
 
         Parameters
@@ -110,11 +110,6 @@ class Smoothness:
             The inverse of the curvature with the restraints.
         prior_covariance : ndarray, shape (p, p)
             That of the restraints without the data.
-
-        Returns
-        -------
-        float
-            The largest relative change of a size.
         """
         prior, posterior, squares = ({key: 0.0 for key in self.size} for _ in range(3))
         for these in differences:
@@ -122,16 +117,12 @@ class Smoothness:
             squares[these.key] += step @ step
             prior[these.key] += these.trace(prior_covariance)
             posterior[these.key] += these.trace(covariance)
-        largest = 0.0
         for key in self._free:
             if prior[key] == 0:
                 continue
             gain = max(prior[key] - posterior[key], 1e-6 * prior[key])
             size = self.size[key] * (squares[key] / gain) ** (DAMPING / 2)
-            size = float(np.clip(size, max(LOWEST, 0.5 * self.size[key]), min(HIGHEST, 2 * self.size[key])))
-            largest = max(largest, abs(np.log(size / self.size[key])))
-            self.size[key] = size
-        return largest
+            self.size[key] = float(np.clip(size, max(LOWEST, 0.5 * self.size[key]), min(HIGHEST, 2 * self.size[key])))
 
 
 def _keys(block: Block) -> list[str]:
@@ -166,7 +157,7 @@ def _relative_differences(block: Block, parameters: np.ndarray) -> Differences:
     The derivative of the mean is in them: else the restraint would draw a whole sweep towards 0.
     """
     (axis,) = block.term.axes
-    mean_of = dense_basis(axis, axis.samples(50 * axis.n_intervals + 1)).mean(axis=0)
+    mean_of = mean_basis(axis)
     mean = mean_of @ parameters
     change = np.diff(parameters) / mean
     jacobian = (np.diff(np.eye(len(parameters)), axis=0) - np.outer(change, mean_of)) / mean
