@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
+from typing import TypeVar
 
 from dials.util import Sorry
+
+Base = TypeVar("Base")
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,39 @@ def load_plugins(group: str) -> dict[str, object]:
                 f"({type(plugin.error).__name__}: {plugin.error}). Mend or uninstall the package that brings it."
             ) from plugin.error
     return {name: plugin.loaded for name, plugin in plugins.items()}
+
+
+def plugin_classes(
+    group: str, base: type[Base], built_in: Sequence[type[Base]], kind: str, check: Callable[[str, type[Base]], None]
+) -> dict[str, type[Base]]:
+    """Classes by their attribute ``name``: the built-in ones, then plug-ins in alphabetical order.
+
+    Parameters
+    ----------
+    group : str
+        Of entry points.
+    base : type
+        What all are derived from.
+    built_in : sequence of type
+    kind : str
+        What such a class is called in messages.
+    check : callable
+        Raises Sorry if a plug-in, described by its first argument, lacks something.
+
+    Raises
+    ------
+    Sorry
+        Besides, if one cannot be loaded, is not derived from ``base``, or takes another's name.
+    """
+    classes = {known.name: known for known in built_in}
+    for entry, plugin in load_plugins(group).items():
+        which = f"The plug-in {entry} of the group {group}"
+        if not (isinstance(plugin, type) and issubclass(plugin, base)):
+            raise Sorry(f"{which} is not a {base.__name__}.")
+        check(which, plugin)
+        if classes.setdefault(plugin.name, plugin) is not plugin:
+            raise Sorry(f"{which}: there is a {kind} {plugin.name} already.")
+    return classes
 
 
 def _load(entry: EntryPoint) -> Plugin:

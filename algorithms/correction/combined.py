@@ -16,7 +16,7 @@ from dials_diffuse.algorithms.correction.lorentz import Lorentz
 from dials_diffuse.algorithms.correction.model import CorrectionModel
 from dials_diffuse.algorithms.correction.polarisation import Polarisation
 from dials_diffuse.algorithms.correction.solid_angle import SolidAngle
-from dials_diffuse.plugins import load_plugins
+from dials_diffuse.plugins import plugin_classes
 
 BUILT_IN = (SolidAngle, Polarisation, DetectorEfficiency, AirAttenuation, Lorentz)
 
@@ -32,15 +32,12 @@ def correction_models() -> dict[str, type[CorrectionModel]]:
     Sorry
         If a plug-in cannot be loaded, is not a CorrectionModel with a ``use`` switch, or takes another's name.
     """
-    models: dict[str, type[CorrectionModel]] = {model.name: model for model in BUILT_IN}
-    for entry, model in load_plugins(PLUGIN_GROUP).items():
-        if not (isinstance(model, type) and issubclass(model, CorrectionModel)):
-            raise Sorry(f"The plug-in {entry} of the group {PLUGIN_GROUP} is not a CorrectionModel.")
-        if not hasattr(model.phil_scope.extract(), "use"):
-            raise Sorry(f"The phil_scope of the plug-in {entry} of the group {PLUGIN_GROUP} has no `use`.")
-        if models.setdefault(model.name, model) is not model:
-            raise Sorry(f"The plug-in {entry} of the group {PLUGIN_GROUP}: there is a correction {model.name} already.")
-    return models
+    return plugin_classes(PLUGIN_GROUP, CorrectionModel, BUILT_IN, "correction", _check)
+
+
+def _check(which: str, model: type[CorrectionModel]) -> None:
+    if not hasattr(model.phil_scope.extract(), "use"):
+        raise Sorry(f"The phil_scope of {which[0].lower()}{which[1:]} has no `use`.")
 
 
 def correction_scope() -> libtbx.phil.scope:

@@ -13,7 +13,7 @@ from dials_diffuse.algorithms.masking.bragg import BraggMask, NoBraggMask
 from dials_diffuse.algorithms.masking.ellipsoid_mask import EllipsoidBraggMask
 from dials_diffuse.algorithms.masking.file_mask import FileBraggMask
 from dials_diffuse.algorithms.masking.shoebox_mask import ShoeboxBraggMask
-from dials_diffuse.plugins import load_plugins, what_it_is
+from dials_diffuse.plugins import plugin_classes, what_it_is
 
 BUILT_IN = (NoBraggMask, EllipsoidBraggMask, ShoeboxBraggMask, FileBraggMask)
 
@@ -29,19 +29,15 @@ def bragg_mask_strategies() -> dict[str, type[BraggMask]]:
     Sorry
         If a plug-in cannot be loaded, is not a BraggMask with a name of its own, or takes another's name.
     """
-    strategies: dict[str, type[BraggMask]] = {strategy.name: strategy for strategy in BUILT_IN}
-    for entry, strategy in load_plugins(PLUGIN_GROUP).items():
-        which = f"The plug-in {entry} of the group {PLUGIN_GROUP}"
-        if not (isinstance(strategy, type) and issubclass(strategy, BraggMask)):
-            raise Sorry(f"{which} is not a BraggMask.")
-        name = getattr(strategy, "name", None)
-        if not (isinstance(name, str) and name.isidentifier() and name != "mode"):
-            raise Sorry(f"{which} has no `name` of letters, digits and underscores.")
-        if not isinstance(strategy.phil_scope, libtbx.phil.scope):
-            raise Sorry(f"{which}: its `phil_scope` is not a PHIL scope.")
-        if strategies.setdefault(name, strategy) is not strategy:
-            raise Sorry(f"{which}: there is a Bragg mask {name} already.")
-    return strategies
+    return plugin_classes(PLUGIN_GROUP, BraggMask, BUILT_IN, "Bragg mask", _check)
+
+
+def _check(which: str, strategy: type[BraggMask]) -> None:
+    name = getattr(strategy, "name", None)
+    if not (isinstance(name, str) and name.isidentifier() and name != "mode"):
+        raise Sorry(f"{which} has no `name` of letters, digits and underscores.")
+    if not isinstance(strategy.phil_scope, libtbx.phil.scope):
+        raise Sorry(f"{which}: its `phil_scope` is not a PHIL scope.")
 
 
 def bragg_mask_scope() -> libtbx.phil.scope:

@@ -12,7 +12,7 @@ from dials_diffuse.algorithms.scaling.modules_term import ModulesTerm
 from dials_diffuse.algorithms.scaling.offset_term import OffsetTerm
 from dials_diffuse.algorithms.scaling.scale_term import ScaleTerm
 from dials_diffuse.algorithms.scaling.term import Term
-from dials_diffuse.plugins import load_plugins
+from dials_diffuse.plugins import plugin_classes
 
 #: In the order in which a model has them.
 BUILT_IN = (ScaleTerm, AbsorptionTerm, OffsetTerm, DetectorTerm, ModulesTerm)
@@ -30,19 +30,15 @@ def scaling_terms() -> dict[str, type[Term]]:
     Sorry
         If a plug-in cannot be loaded, is not a Term with a name of its own, or takes another's name.
     """
-    terms: dict[str, type[Term]] = {term.name: term for term in BUILT_IN}
-    for entry, term in load_plugins(PLUGIN_GROUP).items():
-        which = f"The plug-in {entry} of the group {PLUGIN_GROUP}"
-        if not (isinstance(term, type) and issubclass(term, Term)):
-            raise Sorry(f"{which} is not a Term.")
-        name = getattr(term, "name", None)
-        if not (isinstance(name, str) and name.isidentifier()):
-            raise Sorry(f"{which} has no `name` of letters, digits and underscores.")
-        if getattr(term, "role", None) not in ("outer", "inner", "offset"):
-            raise Sorry(f"{which}: its `role` is not outer, inner or offset.")
-        if terms.setdefault(name, term) is not term:
-            raise Sorry(f"{which}: there is a scaling term {name} already.")
-    return terms
+    return plugin_classes(PLUGIN_GROUP, Term, BUILT_IN, "scaling term", _check)
+
+
+def _check(which: str, term: type[Term]) -> None:
+    name = getattr(term, "name", None)
+    if not (isinstance(name, str) and name.isidentifier()):
+        raise Sorry(f"{which} has no `name` of letters, digits and underscores.")
+    if getattr(term, "role", None) not in ("outer", "inner", "offset"):
+        raise Sorry(f"{which}: its `role` is not outer, inner or offset.")
 
 
 def term_class(name: str) -> type[Term]:
