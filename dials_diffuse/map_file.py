@@ -7,7 +7,7 @@ Conventions: the NeXus manual (FAIRmat/NIAC) on NXdata (``signal``, ``axes``,
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,15 @@ FIELDS = (
     ("intensity_errors", "f4", np.nan, "data"),
     ("observations", "i4", 0, "data"),
     ("pixels", "i8", 0, "data"),
+    ("filled", "i1", 0, "data"),
     ("half_1", "f4", np.nan, "halves"),
     ("half_1_errors", "f4", np.nan, "halves"),
     ("half_2", "f4", np.nan, "halves"),
     ("half_2_errors", "f4", np.nan, "halves"),
 )
 INTENSITY_UNITS = "photons/(s*sr)"
+#: Of absolute maps: electrons squared per unit cell.
+ABSOLUTE_UNITS = "electrons^2"
 
 #: Voxels of one array that are held in memory while the file is written.
 SLAB = 32_000_000
@@ -38,7 +41,7 @@ CHUNK = 32
 
 @dataclass
 class DiffuseMap:
-    """A map as it was read: arrays over (h, k, l), shape (nh, nk, nl).
+    """A map in memory: arrays over (h, k, l), shape (nh, nk, nl).
 
     Attributes
     ----------
@@ -47,10 +50,13 @@ class DiffuseMap:
         Voxel centres in fractional Miller indices.
     fields : dict of str to ndarray
         ``intensity``, ``intensity_errors``, ``observations``, ``pixels``, ``half_1``, ``half_1_errors``, ``half_2``,
-        ``half_2_errors``; NaN or 0 where nothing was measured.
+        ``half_2_errors``; NaN or 0 where nothing was measured. ``filled``: 1 where a value was not
+        measured but put there.
     wavelengths : ndarray
         Angstrom.
     history : list of ProcessRecord
+    units : str
+        Of intensities and errors: :data:`INTENSITY_UNITS` or :data:`ABSOLUTE_UNITS`.
     """
 
     grid: GlobalGrid
@@ -60,6 +66,7 @@ class DiffuseMap:
     fields: dict[str, np.ndarray]
     wavelengths: np.ndarray
     history: list[ProcessRecord]
+    units: str = INTENSITY_UNITS
 
     @property
     def intensity(self) -> np.ndarray:
@@ -77,11 +84,46 @@ class DiffuseMap:
         IndexError
             If a voxel lies outside the map.
         """
-        lowest = [round(axis[0] * n) for axis, n in zip((self.h, self.k, self.l), self.grid.ndiv)]
-        position = np.asarray(index) - lowest
+        position = np.asarray(index) - self.lowest
         if (position < 0).any():
             raise IndexError("A voxel lies outside the map.")
         return self.fields[field][tuple(position.T)]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.h), len(self.k), len(self.l)
+
+    @property
+    def lowest(self) -> np.ndarray:
+        """The voxel of the first element of the arrays, shape (3,), int."""
+        return np.array([round(axis[0] * n) for axis, n in zip((self.h, self.k, self.l), self.grid.ndiv)])
+
+    def q(self, planes: slice = slice(None)) -> np.ndarray:
+        """|q| = 1/d in 1/A of the voxels in some planes along h, shape (planes, nk, nl), float32."""
+        orthogonal = np.array(self.grid.unit_cell.fractionalization_matrix()).reshape(3, 3).astype(np.float32)
+        h, k, l = (axis.astype(np.float32) for axis in (self.h[planes], self.k, self.l))
+        squared = np.zeros((len(h), len(k), len(l)), dtype=np.float32)
+        for a, b, c in orthogonal.T:
+            squared += ((h * a)[:, None, None] + (k * b)[:, None] + l * c) ** 2
+        return np.sqrt(squared, out=squared)
+
+    def write(self, filename: str | os.PathLike) -> None:
+        """Write the map as it is; fields that it does not have stay empty.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        """
+        planes = _planes(self.shape)
+
+        def slabs(name: str, empty: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+            for begin in range(0, self.shape[0], planes):
+                yield begin, self.fields[name][begin : begin + planes]
+
+        _write(
+            filename, self.grid, self.lowest, self.shape, self.fields, slabs, self.wavelengths, self.history, self.units
+        )
 
 
 def write_map(
@@ -93,8 +135,9 @@ def write_map(
     wavelengths: np.ndarray,
     history: Sequence[ProcessRecord] = (),
     expand: bool = True,
+    units: str = INTENSITY_UNITS,
 ) -> None:
-    """Write a map.
+    """Write a map of voxels.
 
     Parameters
     ----------
@@ -110,6 +153,8 @@ def write_map(
         What ran, oldest first.
     expand : bool
         Give the values to all voxels that are equivalent in the grid. The map is the box that holds them all.
+    units : str
+        Of intensities and errors.
 
     Raises
     ------
@@ -118,15 +163,33 @@ def write_map(
     ValueError
         If a column has another name.
     """
-    import h5py
-
-    if unknown := set(columns) - {name for name, *_ in FIELDS}:
-        raise ValueError(f"A map has no column {unknown.pop()}: {', '.join(name for name, *_ in FIELDS)}.")
-
     rotations = _rotations(grid) if expand else [np.eye(3, dtype=np.int64)]
     corners = np.array([[reduce(index @ rotation, axis=0) for reduce in (np.min, np.max)] for rotation in rotations])
     lowest, highest = corners[:, 0].min(axis=0), corners[:, 1].max(axis=0)
     shape = tuple(int(n) for n in highest - lowest + 1)
+
+    def slabs(name: str, empty: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        return _slabs(index, columns[name], rotations, lowest, shape, empty)
+
+    _write(filename, grid, lowest, shape, columns, slabs, wavelengths, history, units)
+
+
+def _write(
+    filename: str | os.PathLike,
+    grid: GlobalGrid,
+    lowest: np.ndarray,
+    shape: tuple[int, int, int],
+    names: Collection[str],
+    slabs: Callable[[str, np.ndarray], Iterator[tuple[int, np.ndarray]]],
+    wavelengths: np.ndarray,
+    history: Sequence[ProcessRecord],
+    units: str,
+) -> None:
+    """The file of a box of voxels; the fields ``names`` come in slabs along h: number of the first plane, planes."""
+    import h5py
+
+    if unknown := set(names) - {name for name, *_ in FIELDS}:
+        raise ValueError(f"A map has no column {unknown.pop()}: {', '.join(name for name, *_ in FIELDS)}.")
     with quiet_file(filename) as file, h5py.File(file, "w") as handle:
         handle.attrs.update({"NX_class": "NXroot", "default": "entry", "creator": "dials_diffuse"})
         entry = new_group(handle, "entry", "NXentry", default="data", dials_diffuse_grid=grid.as_json())
@@ -140,10 +203,10 @@ def write_map(
                 name, shape, dtype, chunks=chunks, fillvalue=empty, compression="gzip", compression_opts=1, shuffle=True
             )
             if dtype == "f4":
-                field.attrs["units"] = INTENSITY_UNITS
-            if name not in columns:
+                field.attrs["units"] = units
+            if name not in names:
                 continue
-            for begin, slab in _slabs(index, columns[name], rotations, lowest, shape, np.full(1, empty, dtype)):
+            for begin, slab in slabs(name, np.full(1, empty, dtype)):
                 field[begin : begin + len(slab)] = slab
                 file.check()
         _write_sample(entry, grid)
@@ -155,8 +218,14 @@ def write_map(
             _write_process(entry, number, record)
 
 
-def read_map(filename: str | os.PathLike) -> DiffuseMap:
+def read_map(filename: str | os.PathLike, names: Collection[str] | None = None) -> DiffuseMap:
     """Read a map that :func:`write_map` wrote.
+
+    Parameters
+    ----------
+    filename : path
+    names : collection of str, optional
+        Read these fields alone, of :data:`FIELDS`; all if None, which takes 37 bytes a voxel.
 
     Raises
     ------
@@ -179,16 +248,28 @@ def read_map(filename: str | os.PathLike) -> DiffuseMap:
         return DiffuseMap(
             GlobalGrid.from_json(entry.attrs["dials_diffuse_grid"]),
             *(entry["data"][axis][()] for axis in "hkl"),
-            {name: entry[group][name][()] for name, _, _, group in FIELDS},
+            {field[0]: _read_field(entry, *field) for field in FIELDS if names is None or field[0] in names},
             np.atleast_1d(entry["instrument/beam/incident_wavelength"][()]),
             [_read_process(entry[name]) for name in sorted(entry) if name.startswith("process_")],
+            str(entry["data/intensity"].attrs["units"]),
         )
+
+
+def _read_field(entry: Any, name: str, dtype: str, empty: float, group: str) -> np.ndarray:
+    if name in entry[group]:
+        return entry[group][name][()]
+    return np.full(entry["data/intensity"].shape, empty, dtype)  # the file of an older version
 
 
 def _rotations(grid: GlobalGrid) -> list[np.ndarray]:
     """Matrices R, shape (3, 3), of the group: voxels n and n R are equivalent (cctbx's convention for indices)."""
     operations = grid.equivalence_group.build_derived_point_group()
     return [np.array(operation.r().as_double()).reshape(3, 3).astype(np.int64) for operation in operations]
+
+
+def _planes(shape: tuple[int, int, int]) -> int:
+    """Planes of a slab: whole chunks."""
+    return max(SLAB // (shape[1] * shape[2]) // CHUNK, 1) * CHUNK
 
 
 def _slabs(
@@ -200,7 +281,7 @@ def _slabs(
     empty: np.ndarray,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The dense array in slabs along h: the first plane's number and the planes, of the type and value of ``empty``."""
-    planes = max(SLAB // (shape[1] * shape[2]) // CHUNK, 1) * CHUNK
+    planes = _planes(shape)
     for begin in range(0, shape[0], planes):
         slab = np.full((min(planes, shape[0] - begin), *shape[1:]), empty[0], dtype=empty.dtype)
         for rotation in rotations:

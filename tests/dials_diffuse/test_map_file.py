@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dials_diffuse import map_file
 from dials_diffuse.grid import GlobalGrid
-from dials_diffuse.map_file import FIELDS, read_map, write_map
+from dials_diffuse.map_file import ABSOLUTE_UNITS, FIELDS, INTENSITY_UNITS, read_map, write_map
 from dials_diffuse.provenance import ProcessRecord
 
 SETTINGS = {
@@ -40,7 +40,7 @@ def make(symbol, count=200, seed=0):
     columns = {}
     for name, dtype, _, _ in FIELDS:
         numbers = rng.integers(1, 1000, len(index))
-        columns[name] = numbers if dtype[0] == "i" else numbers / 8
+        columns[name] = {"i": numbers, "f": numbers / 8}[dtype[0]] if name != "filled" else numbers % 2
     columns["half_1"][0] = np.nan
     return grid, index, columns
 
@@ -59,7 +59,7 @@ def test_round_trip(tmp_path_factory, symbol, count, seed, expand):
     read = write(tmp_path_factory.mktemp("map") / "m.nxs", grid, index, columns, expand=expand)
     assert read.grid == grid
     assert read.history == HISTORY
-    assert read.wavelengths.tolist() == [0.97]
+    assert read.wavelengths.tolist() == [0.97] and read.units == INTENSITY_UNITS
     for name, values in columns.items():
         np.testing.assert_array_equal(read.at(index, name), values)
     measured = len(index) if not expand else sum(len(set(mates(grid, voxel))) for voxel in index)
@@ -128,6 +128,7 @@ def test_structure_is_nexus(tmp_path):
             "intensity_errors": "f4",
             "observations": "i4",
             "pixels": "i8",
+            "filled": "i1",
         }
         assert data["intensity"].compression == "gzip" and data["intensity"].shuffle
         sample = entry["sample"]
@@ -185,3 +186,47 @@ def test_some_columns_will_do(tmp_path):
     with pytest.raises(ValueError, match="no column Intensity: intensity, intensity_errors"):
         write_map(tmp_path / "n.nxs", grid, index, {"Intensity": columns["intensity"]}, wavelengths=np.ones(1))
     assert not (tmp_path / "n.nxs").exists()
+
+
+@pytest.mark.parametrize("expand", [True, False])
+def test_a_map_is_written_as_it_was_read(tmp_path, expand, monkeypatch):
+    """Slabs, units, fields that are missing, and a box that is not about the origin."""
+    monkeypatch.setattr(map_file, "SLAB", 500)
+    monkeypatch.setattr(map_file, "CHUNK", 4)
+    grid, index, columns = make("P 6")
+    options = {"wavelengths": np.array([0.97]), "history": HISTORY, "expand": expand, "units": ABSOLUTE_UNITS}
+    write_map(
+        tmp_path / "a.nxs", grid, index[index[:, 2] > 2], {n: c[index[:, 2] > 2] for n, c in columns.items()}, **options
+    )
+    first = read_map(tmp_path / "a.nxs")
+    first.write(tmp_path / "b.nxs")
+    again = read_map(tmp_path / "b.nxs", ["intensity", "filled"])
+    assert set(again.fields) == {"intensity", "filled"} and again.shape == first.shape
+    assert again.units == ABSOLUTE_UNITS and again.grid == grid and again.history == HISTORY
+    again.write(tmp_path / "c.nxs")
+    third = read_map(tmp_path / "c.nxs")
+    for name, values in first.fields.items():
+        found = third.fields[name]
+        if name in again.fields:
+            np.testing.assert_array_equal(found, values)
+        else:
+            assert np.isnan(found).all() if found.dtype == np.float32 else not found.any()
+    assert (third.lowest == first.lowest).all() and (expand or first.lowest[2] == 3)
+
+
+def test_q_of_voxels(tmp_path):
+    grid, index, columns = make("P 1")
+    read = write(tmp_path / "m.nxs", grid, index, columns)
+    read.fields["q"] = read.q()
+    np.testing.assert_allclose(read.at(index, "q"), grid.q(index), rtol=1e-6)
+    np.testing.assert_array_equal(read.q(slice(2, 4)), read.fields["q"][2:4])
+
+
+def test_files_of_older_versions(tmp_path):
+    """They have no field ``filled``."""
+    grid, index, columns = make("P 4")
+    write(tmp_path / "m.nxs", grid, index, columns)
+    with h5py.File(tmp_path / "m.nxs", "r+") as handle:
+        del handle["entry/data/filled"]
+    read = read_map(tmp_path / "m.nxs")
+    assert read.fields["filled"].shape == read.shape and not read.fields["filled"].any()
