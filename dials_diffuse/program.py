@@ -30,6 +30,9 @@ from dials_diffuse.provenance import ProcessRecord, hash_file
 
 logger = logging.getLogger("dials.diffuse")
 
+#: Endings of maps.
+MAP_ENDINGS = (".nxs", ".h5", ".hdf5")
+
 
 @dataclass
 class Session:
@@ -47,6 +50,8 @@ class Session:
         Names of the reflection files, in the order given.
     reflections : list of flex.reflection_table
         Their contents; whoever takes them empties the list, for they are large.
+    map_files : list of str
+        Names of the maps, in the order given.
     record : ProcessRecord
         Program, version, date, parameters and the SHA-256 of every input file: what the outputs carry along.
     """
@@ -57,6 +62,7 @@ class Session:
     experiments: list[ExperimentList] = field(default_factory=list)
     reflection_files: list[str] = field(default_factory=list)
     reflections: list[flex.reflection_table] = field(default_factory=list)
+    map_files: list[str] = field(default_factory=list)
 
 
 def start(
@@ -69,6 +75,7 @@ def start(
     read_reflections: bool = True,
     check_format: bool = True,
     has_files: bool = False,
+    needs_maps: bool = False,
 ) -> Session | None:
     """Read the command line, set up the log and write its head.
 
@@ -90,6 +97,8 @@ def start(
         Whether the images themselves will be read.
     has_files : bool
         Whether the program took files from the command line before, so that there is work even without arguments.
+    needs_maps : bool
+        Whether the program takes maps (HDF5), one at least; they are named, not read.
 
     Returns
     -------
@@ -101,7 +110,8 @@ def start(
     if "--version" in args:
         print(f"dials_diffuse {__version__}, {dials_version()}")
         return None
-    files = ["models.expt"] * needs_experiments + ["observations.refl"] * (needs_experiments and read_reflections)
+    map_files = [arg for arg in args if needs_maps and arg.endswith(MAP_ENDINGS) and Path(arg).is_file()]
+    files = ["merged.nxs"] * needs_maps + ["models.expt"] * needs_experiments + ["observations.refl"] * (needs_experiments and read_reflections)
     parser = Arguments(
         usage=" ".join([name, "[options]", "[param.phil]", *files]),
         prog=name,
@@ -114,10 +124,12 @@ def start(
     if not args and not has_files:
         parser.print_help()
         return None
-    params, options = parser.parse_args(args=args)
+    params, options = parser.parse_args(args=[arg for arg in args if arg not in map_files])
     check_output_folders(params.output)
     all_parameters = parser.phil.format(params)
-    session = Session(params, ProcessRecord.now(name, all_parameters.as_str()))
+    session = Session(params, ProcessRecord.now(name, all_parameters.as_str()), map_files=map_files)
+    if needs_maps and not map_files:
+        raise Sorry(f"{name} needs a map: name the .nxs file that dials.diffuse_merge wrote on the command line.")
     if needs_experiments:
         session.experiment_files = [entry.filename for entry in params.input.experiments]
         session.experiments = [entry.data for entry in params.input.experiments]
@@ -128,7 +140,7 @@ def start(
             session.reflection_files = [entry.filename for entry in params.input.reflections]
             session.reflections = [entry.data for entry in params.input.reflections]
         del params.input  # or the tables would be held for as long as the parameters
-    inputs = [*session.experiment_files, *session.reflection_files, *named_files(all_parameters)]
+    inputs = [*map_files, *session.experiment_files, *session.reflection_files, *named_files(all_parameters)]
     check_inputs_stay(inputs, params.output)  # before the log is opened
     log.config(verbosity=options.verbose, logfile=params.output.log)
     log_versions(name)
@@ -144,7 +156,8 @@ def changed_parameters(phil: libtbx.phil.scope, all_parameters: libtbx.phil.scop
     DIALS's own parser compares the contents of the input files, too, and reads them twice more for it.
     """
     own = phil.customized_copy(objects=[child for child in phil.objects if child.name != "input"])
-    inputs = [f"  experiments = {name}\n" for name in session.experiment_files]
+    inputs = [f"  map = {name}\n" for name in session.map_files]
+    inputs += [f"  experiments = {name}\n" for name in session.experiment_files]
     inputs += [f"  reflections = {name}\n" for name in session.reflection_files]
     return own.fetch_diff(source=all_parameters).as_str() + ("input {\n" + "".join(inputs) + "}\n" if inputs else "")
 
