@@ -111,7 +111,11 @@ def start(
         print(f"dials_diffuse {__version__}, {dials_version()}")
         return None
     map_files = [arg for arg in args if needs_maps and arg.endswith(MAP_ENDINGS) and Path(arg).is_file()]
-    files = ["merged.nxs"] * needs_maps + ["models.expt"] * needs_experiments + ["observations.refl"] * (needs_experiments and read_reflections)
+    files = (
+        ["merged.nxs"] * needs_maps
+        + ["models.expt"] * needs_experiments
+        + ["observations.refl"] * (needs_experiments and read_reflections)
+    )
     parser = Arguments(
         usage=" ".join([name, "[options]", "[param.phil]", *files]),
         prog=name,
