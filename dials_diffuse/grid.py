@@ -119,6 +119,15 @@ class GlobalGrid:
         """Under which voxels are equivalent: the Laue group, or the crystal's point group with ``friedel_apart``."""
         return self.space_group.build_derived_point_group() if self.friedel_apart else self.laue_group
 
+    @cached_property
+    def rotations(self) -> np.ndarray:
+        """Matrices R, shape (operations, 3, 3), int64, of the equivalence group: voxels n and n R are equivalent.
+
+        (cctbx's convention for Miller indices.)
+        """
+        operations = self.equivalence_group.build_derived_point_group()
+        return np.array([operation.r().as_double() for operation in operations]).reshape(-1, 3, 3).astype(np.int64)
+
     @property
     def laue_symbol(self) -> str:
         """Hermann-Mauguin symbol of the Laue group, e.g. ``4/m``."""

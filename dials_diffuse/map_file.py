@@ -163,7 +163,7 @@ def write_map(
     ValueError
         If a column has another name.
     """
-    rotations = _rotations(grid) if expand else [np.eye(3, dtype=np.int64)]
+    rotations = grid.rotations if expand else np.eye(3, dtype=np.int64)[None]
     corners = np.array([[reduce(index @ rotation, axis=0) for reduce in (np.min, np.max)] for rotation in rotations])
     lowest, highest = corners[:, 0].min(axis=0), corners[:, 1].max(axis=0)
     shape = tuple(int(n) for n in highest - lowest + 1)
@@ -261,12 +261,6 @@ def _read_field(entry: Any, name: str, dtype: str, empty: float, group: str) -> 
     return np.full(entry["data/intensity"].shape, empty, dtype)  # the file of an older version
 
 
-def _rotations(grid: GlobalGrid) -> list[np.ndarray]:
-    """Matrices R, shape (3, 3), of the group: voxels n and n R are equivalent (cctbx's convention for indices)."""
-    operations = grid.equivalence_group.build_derived_point_group()
-    return [np.array(operation.r().as_double()).reshape(3, 3).astype(np.int64) for operation in operations]
-
-
 def _planes(shape: tuple[int, int, int]) -> int:
     """Planes of a slab: whole chunks."""
     return max(SLAB // (shape[1] * shape[2]) // CHUNK, 1) * CHUNK
@@ -275,7 +269,7 @@ def _planes(shape: tuple[int, int, int]) -> int:
 def _slabs(
     index: np.ndarray,
     values: np.ndarray,
-    rotations: list[np.ndarray],
+    rotations: np.ndarray,
     lowest: np.ndarray,
     shape: tuple[int, int, int],
     empty: np.ndarray,
