@@ -1,0 +1,1 @@
+"""Intensities in electrons squared: what is in the unit cell, what it scatters, and the scale that follows."""
