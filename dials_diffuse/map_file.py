@@ -68,6 +68,26 @@ class DiffuseMap:
     history: list[ProcessRecord]
     units: str = INTENSITY_UNITS
 
+    @classmethod
+    def from_voxels(
+        cls,
+        grid: GlobalGrid,
+        index: np.ndarray,
+        columns: dict[str, np.ndarray],
+        *,
+        wavelengths: np.ndarray,
+        history: Sequence[ProcessRecord] = (),
+        expand: bool = True,
+        units: str = INTENSITY_UNITS,
+    ) -> DiffuseMap:
+        """The map that :func:`write_map` would write, with the fields that there are columns of."""
+        rotations, lowest, shape = _box(grid, index, expand)
+        kinds = {name: np.full(1, empty, dtype) for name, dtype, empty, _ in FIELDS}
+        fields = {
+            name: _dense(index, values, rotations, lowest, shape, kinds[name]) for name, values in columns.items()
+        }
+        return cls(grid, *_axes(grid, lowest, shape), fields, np.atleast_1d(wavelengths), list(history), units)
+
     @property
     def intensity(self) -> np.ndarray:
         return self.fields["intensity"]
@@ -163,10 +183,7 @@ def write_map(
     ValueError
         If a column has another name.
     """
-    rotations = grid.rotations if expand else np.eye(3, dtype=np.int64)[None]
-    corners = np.array([[reduce(index @ rotation, axis=0) for reduce in (np.min, np.max)] for rotation in rotations])
-    lowest, highest = corners[:, 0].min(axis=0), corners[:, 1].max(axis=0)
-    shape = tuple(int(n) for n in highest - lowest + 1)
+    rotations, lowest, shape = _box(grid, index, expand)
 
     def slabs(name: str, empty: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         return _slabs(index, columns[name], rotations, lowest, shape, empty)
@@ -277,19 +294,45 @@ def _slabs(
     """The dense array in slabs along h: the first plane's number and the planes, of the type and value of ``empty``."""
     planes = _planes(shape)
     for begin in range(0, shape[0], planes):
-        slab = np.full((min(planes, shape[0] - begin), *shape[1:]), empty[0], dtype=empty.dtype)
-        for rotation in rotations:
-            plane = index @ rotation[:, 0] - lowest[0] - begin
-            chosen = (plane >= 0) & (plane < len(slab))
-            position = index[chosen] @ rotation[:, 1:] - lowest[1:]
-            slab[plane[chosen], position[:, 0], position[:, 1]] = values[chosen]
-        yield begin, slab
+        count = min(planes, shape[0] - begin)
+        yield begin, _dense(index, values, rotations, lowest + [begin, 0, 0], (count, *shape[1:]), empty)
+
+
+def _dense(
+    index: np.ndarray,
+    values: np.ndarray,
+    rotations: np.ndarray,
+    lowest: np.ndarray,
+    shape: tuple[int, int, int],
+    empty: np.ndarray,
+) -> np.ndarray:
+    """The values of voxels and their equivalents in a box that need not hold all in its first direction."""
+    dense = np.full(shape, empty[0], dtype=empty.dtype)
+    for rotation in rotations:
+        plane = index @ rotation[:, 0] - lowest[0]
+        chosen = (plane >= 0) & (plane < shape[0])
+        position = index[chosen] @ rotation[:, 1:] - lowest[1:]
+        dense[plane[chosen], position[:, 0], position[:, 1]] = values[chosen]
+    return dense
+
+
+def _box(grid: GlobalGrid, index: np.ndarray, expand: bool) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
+    """The rotations that give all equivalent voxels, the first voxel of the box that holds these, and its shape."""
+    rotations = grid.rotations if expand else np.eye(3, dtype=np.int64)[None]
+    corners = np.array([[reduce(index @ rotation, axis=0) for reduce in (np.min, np.max)] for rotation in rotations])
+    lowest, highest = corners[:, 0].min(axis=0), corners[:, 1].max(axis=0)
+    return rotations, lowest, tuple(int(n) for n in highest - lowest + 1)
+
+
+def _axes(grid: GlobalGrid, lowest: np.ndarray, shape: tuple[int, int, int]) -> list[np.ndarray]:
+    """h, k, l of the voxels of a box."""
+    return [(first + np.arange(count)) / ndiv for first, count, ndiv in zip(lowest, shape, grid.ndiv)]
 
 
 def _write_axes(data: Any, halves: Any, grid: GlobalGrid, lowest: np.ndarray, shape: tuple[int, int, int]) -> None:
     """The axes in one group, linked into the other, with the attributes by which NXdata finds them."""
-    for number, name in enumerate("hkl"):
-        write_quantity(data, name, (lowest[number] + np.arange(shape[number])) / grid.ndiv[number], "r.l.u.")
+    for number, (name, values) in enumerate(zip("hkl", _axes(grid, lowest, shape))):
+        write_quantity(data, name, values, "r.l.u.")
         data[name].attrs["long_name"] = name
         halves[name] = data[name]
         for group in (data, halves):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dials_diffuse import map_file
 from dials_diffuse.grid import GlobalGrid
-from dials_diffuse.map_file import ABSOLUTE_UNITS, FIELDS, INTENSITY_UNITS, read_map, write_map
+from dials_diffuse.map_file import ABSOLUTE_UNITS, FIELDS, INTENSITY_UNITS, DiffuseMap, read_map, write_map
 from dials_diffuse.provenance import ProcessRecord
 
 SETTINGS = {
@@ -60,8 +60,12 @@ def test_round_trip(tmp_path_factory, symbol, count, seed, expand):
     assert read.grid == grid
     assert read.history == HISTORY
     assert read.wavelengths.tolist() == [0.97] and read.units == INTENSITY_UNITS
+    in_memory = DiffuseMap.from_voxels(grid, index, columns, wavelengths=0.97, history=HISTORY, expand=expand)
     for name, values in columns.items():
         np.testing.assert_array_equal(read.at(index, name), values)
+        np.testing.assert_array_equal(in_memory.fields[name], read.fields[name])
+        assert in_memory.fields[name].dtype == read.fields[name].dtype
+    assert (in_memory.lowest == read.lowest).all() and in_memory.shape == read.shape
     measured = len(index) if not expand else sum(len(set(mates(grid, voxel))) for voxel in index)
     assert np.isfinite(read.intensity).sum() == measured == (read.fields["observations"] > 0).sum()
 
