@@ -199,6 +199,17 @@ response {
     .help = "Air (dry, 20 degrees C, 101.325 kPa) between crystal and detector absorbs."
 }
 
+absolute {
+  crystal = None
+    .type = str
+    .help = "Formula of the atoms in the unit cell that have places in it, e.g. \"C2560 N660 O760 S8\". If given,"
+            "intensities are those of that cell, in electrons^2 times one scale (which photons sets): Bragg peaks,"
+            "coherent diffuse scattering (clouds.contrast says how uneven; no halos) and incoherent; bragg.photons and"
+            "the strengths of clouds, halos, compton do not count."
+  solvent = None
+    .type = str
+    .help = "Formula of what the cell holds besides, without places: it scatters between the Bragg peaks alone."
+}
 bragg {
   photons = 4000
     .type = float(value_min=0)

@@ -12,6 +12,8 @@ from dxtbx import flumpy
 from dxtbx.model import Detector
 from numba import njit
 
+from dials_diffuse.algorithms.simulation.atoms import Atoms
+
 #: Distance from a peak's centre, in standard deviations, beyond which it is left out.
 REACH = 6.5
 
@@ -38,7 +40,11 @@ class Bragg(NamedTuple):
 
 
 def make_bragg(params: libtbx.phil.scope_extract, d_min: float) -> Bragg:
-    """All peaks to a resolution of d_min (A), with the mean intensity 1 at q = 0."""
+    """All peaks to a resolution of d_min (A): their mean is exp(-B q^2 / 2), or in absolute units |F|^2 / V.
+
+    Reflections are stronger on the mean by the number of symmetry operations, centring included, that leave them as they
+    are; only in absolute units that is taken care of.
+    """
     symmetry = crystal.symmetry(
         unit_cell=params.crystal.unit_cell,
         space_group=params.crystal.space_group.group(),
@@ -54,9 +60,14 @@ def make_bragg(params: libtbx.phil.scope_extract, d_min: float) -> Bragg:
     reach = np.abs(hkl).max(axis=0, initial=1)
     lookup = np.full(tuple(2 * reach + 1), -1, dtype=np.int32)
     lookup[tuple((hkl + reach).T)] = np.arange(len(hkl))
+    if params.absolute.crystal is None:
+        mean = np.exp(-params.bragg.b_factor * q_squared / 2)
+    else:
+        equal = flumpy.to_numpy(intensities.epsilons().data()) * symmetry.space_group().n_ltr()
+        mean = equal * Atoms(params).bragg(np.sqrt(q_squared)) / params.crystal.unit_cell.volume()
     return Bragg(
         hkl=hkl,
-        intensity=flumpy.to_numpy(intensities.data()) * np.exp(-params.bragg.b_factor * q_squared / 2),
+        intensity=flumpy.to_numpy(intensities.data()) * mean,
         sigma=np.sqrt(params.bragg.sigma**2 + np.radians(params.bragg.mosaicity) ** 2 * q_squared),
         lookup=lookup,
     )

@@ -6,6 +6,9 @@ With q = |q| and all vectors r symmetrised over the Laue group,
     halos    S_2 (B q^2/2) exp(1 - B q^2/2) [w^2 / (D^2 + w^2)]^2, D^2 = sum_j W_j sin^2(pi h.r_j) / pi^2;
     Compton  S_3 [1 - 2^-(q/q_half)^2].
 
+With the contents of the unit cell given (atoms.py) the clouds are those of the square above, divided by its mean over
+the shell of q, times the mean coherent diffuse intensity; incoherent scattering comes on top, and there are no halos.
+
 The r_kj are a few interatomic distances, so the clouds are those of an interference function and never negative. The
 r_j are the shortest lattice vectors (centring translations included), so D is periodic, vanishes at the lattice points
 only, and is the distance to them for small D (for a cell with right angles): the dispersion of acoustic phonons.
@@ -20,11 +23,16 @@ import numpy as np
 from cctbx import sgtbx, uctbx
 from numba import njit
 
+from dials_diffuse.algorithms.simulation.atoms import Atoms
+
 #: Taylor coefficients of sin(pi r), odd powers to r^17: good to 1e-13 for |r| <= 1/2.
 _SINE = tuple(np.pi * (-(np.pi**2)) ** i / np.prod(np.arange(1.0, 2 * i + 2)) for i in range(9))
 _S0, _S1, _S2, _S3, _S4, _S5, _S6, _S7, _S8 = _SINE
 
 NUMBER_OF_CLOUD_VECTORS = 6
+
+#: Steps of q^2 in the table of absolute intensities, from 0 to the square of 2 / wavelength.
+STEPS = 40_000
 
 
 class Diffuse(NamedTuple):
@@ -46,6 +54,10 @@ class Diffuse(NamedTuple):
         Fractional coordinates of r_j, and W_j / pi^2 in 1/A^2.
     q0_squared, half_b, width_squared, q_half_squared : float
         q_0^2, B/2, w^2, q_half^2 / ln 2.
+    absolute : ndarray, shape (STEPS + 1, 2)
+        Over q^2 in steps of ``q_squared_step``: what multiplies the clouds' square, and what is added, in electrons^2
+        per unit cell. Empty where intensities are not absolute.
+    q_squared_step : float
     """
 
     metric: np.ndarray
@@ -60,6 +72,8 @@ class Diffuse(NamedTuple):
     half_b: float
     width_squared: float
     q_half_squared: float
+    absolute: np.ndarray
+    q_squared_step: float
 
 
 def make_diffuse(params: libtbx.phil.scope_extract) -> Diffuse:
@@ -68,11 +82,17 @@ def make_diffuse(params: libtbx.phil.scope_extract) -> Diffuse:
     laue_group = space_group.build_derived_laue_group()
     h2, k2, l2, hk, hl, kl = cell.reciprocal().metrical_matrix()
     vectors, constant = _clouds(params, cell, laue_group)
+    absolute, step = np.empty((0, 2)), 1.0
+    if params.absolute.crystal is not None:
+        atoms, step = Atoms(params), (2 / params.beam.wavelength) ** 2 / STEPS
+        q = np.sqrt(step * np.arange(STEPS + 1))
+        shape = _mean_over_shell(vectors, constant, cell, q)
+        absolute = np.ascontiguousarray(np.stack([atoms.diffuse(q) / shape, atoms.incoherent(q)], axis=1))
     return Diffuse(
         metric=np.array([h2, k2, l2, 2 * hk, 2 * hl, 2 * kl]),
         scale=1.0,
-        clouds=params.clouds.strength,
-        halos=params.halos.strength,
+        clouds=params.clouds.strength if not len(absolute) else 1.0,
+        halos=params.halos.strength if not len(absolute) else 0.0,
         compton=params.compton.strength,
         cloud_vectors=vectors,
         cloud_constant=constant,
@@ -81,6 +101,8 @@ def make_diffuse(params: libtbx.phil.scope_extract) -> Diffuse:
         half_b=params.bragg.b_factor / 2,
         width_squared=params.halos.width**2,
         q_half_squared=params.compton.q_half**2 / np.log(2),
+        absolute=absolute,
+        q_squared_step=step,
     )
 
 
@@ -111,6 +133,19 @@ def _clouds(
         amplitude = np.sqrt(2 * variance / (NUMBER_OF_CLOUD_VECTORS * len(equivalent)))  # mean_j has variance 1 / 2n
         rows += [(*r, amplitude) for r in equivalent]
     return np.array(rows), float(np.sqrt(1 - variance))
+
+
+def _mean_over_shell(vectors: np.ndarray, constant: float, cell: uctbx.unit_cell, q: np.ndarray) -> np.ndarray:
+    """Mean of the clouds' square over all directions of q, same shape: that of cos(2 pi q.r) is sinc(2 q r)."""
+    r, amplitude = vectors[:, :3] @ np.array(cell.orthogonalization_matrix()).reshape(3, 3).T, vectors[:, 3]
+    sums = np.linalg.norm([r[:, None] + r, r[:, None] - r], axis=-1).reshape(-1)
+    products = np.tile(np.multiply.outer(amplitude, amplitude).ravel() / 2, 2)
+    lengths = np.concatenate([np.linalg.norm(r, axis=1), sums])
+    weights = np.concatenate([2 * constant * amplitude, products])
+    mean = np.full(len(q), constant**2)
+    for length, weight in zip(lengths, weights):
+        mean += weight * np.sinc(2 * q * length)
+    return mean
 
 
 def _halos(cell: uctbx.unit_cell, space_group: sgtbx.space_group, group: sgtbx.space_group) -> np.ndarray:
@@ -191,8 +226,16 @@ def _add_shapes(h, k, l, model, weight, work, clouds, halos):
 def _combine(h, k, l, model, clouds, halos, out):
     """Multiply the shapes by their dependence on |q|."""
     m0, m1, m2, m3, m4, m5 = model.metric
+    last = len(model.absolute) - 2
     for i in range(out.size):
         q2 = m0 * h[i] ** 2 + m1 * k[i] ** 2 + m2 * l[i] ** 2 + m3 * h[i] * k[i] + m4 * h[i] * l[i] + m5 * k[i] * l[i]
+        if last > 0:
+            step = q2 / model.q_squared_step
+            row = min(int(step), last)
+            factor = model.absolute[row, 0] + (step - row) * (model.absolute[row + 1, 0] - model.absolute[row, 0])
+            added = model.absolute[row, 1] + (step - row) * (model.absolute[row + 1, 1] - model.absolute[row, 1])
+            out[i] = model.scale * (factor * clouds[i] + added)
+            continue
         cloud = q2 / model.q0_squared
         halo = q2 * model.half_b
         out[i] = model.scale * (

@@ -101,7 +101,8 @@ def describe(truth: Truth) -> None:
             sweep.start,
             sweep.exposure,
         )
-    logger.info("Scale: a diffuse strength of 1 stands for %.6g photons / (s sr)", truth.scales["diffuse"])
+    unit = "a diffuse strength of 1" if truth.atoms is None else "an electron^2 per unit cell"
+    logger.info("Scale: %s stands for %.6g photons / (s sr)", unit, truth.scales["diffuse"])
 
 
 def make_image(truth: Truth, sweep: int, number: int) -> tuple[np.ndarray, ...]:

@@ -21,6 +21,7 @@ from dxtbx.model import Beam, Detector, ExperimentList
 from iotbx.phil import parse
 
 from dials_diffuse.algorithms.simulation import instrument
+from dials_diffuse.algorithms.simulation.atoms import Atoms
 from dials_diffuse.algorithms.simulation.bragg import Bragg, add_bragg, bragg_intensity, make_bragg, make_frame
 from dials_diffuse.algorithms.simulation.diffuse import (
     Diffuse,
@@ -47,7 +48,7 @@ class Truth:
         Of :data:`dials_diffuse.phil_scope.simulate.phil_scope`.
     scales : dict of str to float, optional
         ``diffuse``, ``bragg``, ``background``: the photons / (s sr) that stand for a strength of 1, as a file holds
-        them. Found from ``photons``, ``bragg.photons``, ``background.photons`` if None.
+        them; of an absolute crystal, for an electron^2 per unit cell. Found from ``photons``, ``bragg.photons``, ``background.photons`` if None.
     templates : list of str, optional
         Images of each sweep: with ``#`` for digits, or the HDF5 file that holds all.
     """
@@ -172,6 +173,12 @@ class Truth:
         """The B matrix in 1/A, as cctbx and DIALS have it."""
         return orthogonal(self.cell)
 
+    @cached_property
+    def atoms(self) -> Atoms | None:
+        """What is in the unit cell, if that is given: intensities over ``scales["diffuse"]`` are then in electrons^2 per
+        unit cell."""
+        return None if self.params.absolute.crystal is None else Atoms(self.params)
+
     # The scaling terms
 
     def b(self, sweep: int, phi: np.ndarray) -> np.ndarray:
@@ -188,7 +195,8 @@ class Truth:
 
     def c(self, sweep: int, q: np.ndarray, phi: np.ndarray) -> np.ndarray:
         """Excess isotropic background in photons / (s sr); q in 1/A; least over phi: 0."""
-        return self.scales["diffuse"] * self.terms.c(sweep, q, phi)
+        strongest = 1.0 if self.atoms is None else float(self.atoms.diffuse(np.linspace(0, 1, 200)).max())
+        return self.scales["diffuse"] * strongest * self.terms.c(sweep, q, phi)
 
     def d(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Response of the detector; x, y in pixels of the raw image; mean: 1."""
@@ -309,7 +317,9 @@ class Truth:
         scales = {"diffuse": 0.0, "bragg": 0.0, "background": 0.0}
         if self.params.photons:
             scales["diffuse"] = self.params.photons / (first.exposure * self._mean_diffuse(active))
-        if self.params.bragg.photons:
+        if self.params.absolute.crystal is not None:
+            scales["bragg"] = scales["diffuse"]
+        elif self.params.bragg.photons:
             # photons of a reflection: t/dphi wavelength^2 J <Omega P E A>/Omega, the Lorentz factor being 1;
             # on a still the sphere cuts the Gaussian in its middle: 1/sqrt(2 pi sigma^2) in place of 1/dphi
             solid_angle = instrument.PIXEL_SIZE**2 / self.detector[0].get_distance() ** 2
