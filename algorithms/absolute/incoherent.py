@@ -17,8 +17,8 @@ def incoherent_function(label: str, q: np.ndarray, table: str = "wk1995") -> np.
     """Return the incoherent scattering function S(q) of an atom, in electrons: 0 at q = 0, Z at large q.
 
     Hubbell et al. (1975) J. Phys. Chem. Ref. Data 4, 471, through xraylib (Schoonjans et al. (2011) Spectrochim. Acta
-    B66, 776); below its first point S grows as q^2. Hydrogen has one electron, so that S = 1 - f^2 exactly, with the f that
-    counts as its coherent scattering. Ions scatter as their atoms.
+    B66, 776); below its first point S grows as q^2. Hydrogen has one electron, so that S = 1 - f^2
+    exactly, with the f of its coherent scattering. Ions scatter as their atoms.
 
     Parameters
     ----------
