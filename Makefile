@@ -9,8 +9,8 @@ PYTHON ?= $(shell command -v python3)
 NPROC ?= $(shell nproc)
 HAS_DIALS := $(shell $(PYTHON) -c 'import dials.util' >/dev/null 2>&1 && echo yes)
 APT := dials python3-numba python3-h5py python3-scipy python3-matplotlib python3-plotly python3-jinja2 python3-tqdm \
-       python3-mrcfile python3-dask python3-distributed python3-hypothesis python3-pytest python3-pytest-xdist \
-       python3-setuptools python3-wheel python3-pip python3-venv
+       python3-mrcfile python3-gemmi python3-xraylib python3-dask python3-distributed python3-hypothesis python3-pytest \
+       python3-pytest-xdist python3-setuptools python3-wheel python3-pip python3-venv
 
 ifeq ($(HAS_DIALS)$(filter /usr/bin/% /bin/%,$(PYTHON)),yes)
 BIN := $(dir $(PYTHON))

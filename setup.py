@@ -6,6 +6,7 @@ dispatchers in ``<module>/command_line``; here they are mapped into the one pack
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -20,7 +21,14 @@ for folder in FOLDERS:
     packages.append(f"dials_diffuse.{folder}")
     packages += [f"dials_diffuse.{folder}.{package}" for package in find_packages(str(ROOT / folder))]
 
+# dials, dxtbx, h5py: README.md, "Installation", says why they are not listed here. Debian's xraylib has no metadata, so
+# DIALS 3.12, which looks for all requirements when it loads our plug-in, would not find it; pip's has.
+dependencies = ["jinja2", "numba>=0.56", "numpy", "plotly", "scipy", "tqdm"]
+if find_spec("xraylib") is None:
+    dependencies.append("xraylib")
+
 setup(
+    install_requires=dependencies,
     packages=packages,
     package_data={"dials_diffuse": ["templates/*.html"]},
     package_dir={"dials_diffuse": "dials_diffuse", **{f"dials_diffuse.{folder}": folder for folder in FOLDERS}},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from cctbx.eltbx import attenuation_coefficient
+from dials.util import Sorry
+from dxtbx.model import Detector
 
 from dials_diffuse.algorithms.absolute.form_factors import form_factor
 from dials_diffuse.algorithms.absolute.formula import atomic_number, element
@@ -34,8 +36,13 @@ def incoherent_function(label: str, q: np.ndarray, table: str = "wk1995") -> np.
     ndarray
         Of the shape of ``q``.
     """
-    import xraylib_np  # 0.1 s and 20 MB: only for those who need it
-
+    try:
+        import xraylib_np  # 20 MB: only for those who need it
+    except ImportError:
+        raise Sorry(
+            "Incoherent scattering needs xraylib: pip install xraylib, conda install -c conda-forge xraylib, or apt-get "
+            "install python3-xraylib."
+        ) from None
     q = np.asarray(q, dtype=float)
     if element(label) in ("H", "D"):
         return 1 - np.minimum(form_factor(label, q, table), 1) ** 2
@@ -82,6 +89,16 @@ def sensor_response(ratio: np.ndarray, wavelength: float, material: str, thickne
     depth = np.array([mu(wavelength / energy) for energy in energies]) / 10 * thickness  # mu is in 1/cm
     efficiency = -np.expm1(-depth)
     return np.interp(ratio, energies, efficiency / efficiency[-1])
+
+
+def sensor_of(detector: Detector) -> tuple[str, float] | None:
+    """Return material and thickness in mm of a detector's sensor (its first panel's), None where it does not tell."""
+    material, thickness = detector[0].get_material(), detector[0].get_thickness()
+    try:
+        attenuation_coefficient.get_table(material)
+    except (KeyError, RuntimeError, ValueError):
+        return None
+    return (material, thickness) if thickness > 0 else None
 
 
 def incoherent_intensity(
