@@ -40,7 +40,7 @@ def incoherent_function(label: str, q: np.ndarray, table: str = "wk1995") -> np.
         import xraylib_np  # 20 MB: only for those who need it
     except ImportError:
         raise Sorry(
-            "Incoherent scattering needs xraylib: pip install xraylib, conda install -c conda-forge xraylib, or apt-get "
+            "Incoherent scattering needs xraylib: pip install xraylib, conda install -c conda-forge xraylib or apt-get "
             "install python3-xraylib."
         ) from None
     q = np.asarray(q, dtype=float)
