@@ -58,12 +58,11 @@ def model_parts(filename: str | Path, symmetry: crystal.symmetry) -> tuple[Part,
 
     try:
         model = iotbx.pdb.input(file_name=str(filename), raise_sorry_if_format_error=True)
+        hierarchy, own = model.construct_hierarchy(), model.crystal_symmetry()
     except (Sorry, ValueError, RuntimeError, OSError) as error:
         raise Sorry(f"{filename} cannot be read as a PDB, mmCIF or CIF file: {error}") from error
-    hierarchy = model.construct_hierarchy()
     if not hierarchy.atoms_size():
         raise Sorry(f"{filename} has no atoms: give a PDB, mmCIF or CIF file of the crystal's structure.")
-    own = model.crystal_symmetry()
     if own is not None and own.unit_cell() is not None and own.space_group() is not None:
         _check_cell(filename, own, symmetry)
         symmetry = own
