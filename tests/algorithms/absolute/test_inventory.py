@@ -64,8 +64,10 @@ def test_sequences(tmp_path):
     assert UnitCellInventory.from_sequence("GAUUACA", TETRAGONAL).parts[0].name == "RNA, 7 residues"
     assert UnitCellInventory.from_sequence("GATTACA", TETRAGONAL, molecule="protein").numbers["C"] == 22
 
-    assert inventory(f"sequence=2*{fasta}").parts[0].numbers["S"] == 2 * 8 * protein.numbers["S"] / 2
-    assert inventory(f"sequence=2*{fasta}", "per=unit_cell").parts[0].numbers["S"] == protein.numbers["S"]
+    whole = inventory(f"sequence=2*{fasta}", "solvent.fraction=0")
+    assert whole.parts[0].numbers["S"] == 8 * protein.numbers["S"]
+    whole = inventory(f"sequence=2*{fasta}", "per=unit_cell")
+    assert whole.parts[0].numbers["S"] == protein.numbers["S"]
 
 
 def test_formulae_elements_and_solvent_add_up():
