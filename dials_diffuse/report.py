@@ -54,19 +54,28 @@ def report_html(title: str, sections: list[Section], record: ProcessRecord | Non
     record : ProcessRecord, optional
         The run whose versions, parameters and inputs end the page.
     """
+    return render("report.html", title=title, sections=sections, record=record, plotly=_packed_plotly())
+
+
+def render(name: str, **values: Any) -> str:
+    """The page of one of :data:`TEMPLATES`, with values for what it names."""
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["cell"] = _cell
-    template = environment.get_template("report.html")
-    return template.render(title=title, sections=sections, record=record, plotly=_packed_plotly())
+    return environment.get_template(name).render(**values)
+
+
+def packed(content: bytes) -> str:
+    """Base64 of gzip, which a page unpacks."""
+    return base64.b64encode(gzip.compress(content, 6, mtime=0)).decode()
 
 
 def _packed_plotly() -> str:
-    """plotly.js as base64 of gzip: Debian's is not minified, and 10 MB as it is."""
+    """plotly.js: Debian's is not minified, and 10 MB as it is."""
     from plotly.offline import get_plotlyjs
 
-    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode()
+    return packed(get_plotlyjs().encode())
 
 
 def _cell(value: Any) -> str:
