@@ -48,10 +48,14 @@ def export_ccp4(diffuse_map: DiffuseMap, filename: str | os.PathLike, field: str
         "unit cell " + " ".join(f"{value:.4f}" for value in grid.unit_cell.parameters()),
         f"voxels to a reciprocal-lattice spacing {' '.join(map(str, grid.ndiv))}; Laue group {grid.laue_symbol}",
     ]
-    values = diffuse_map.fields[field]
-    if not np.isnan(unmeasured):
-        values = np.where(np.isnan(values), np.float32(unmeasured), values)
+    values = with_unmeasured(diffuse_map.fields[field], unmeasured)
     write_ccp4(filename, values, cell, start=diffuse_map.lowest, labels=labels)
+
+
+def with_unmeasured(values: np.ndarray, unmeasured: float) -> np.ndarray:
+    """Values, float32, with a number in place of NaN (unless it is NaN itself)."""
+    values = values.astype(np.float32, copy=False)
+    return values if np.isnan(unmeasured) else np.where(np.isnan(values), np.float32(unmeasured), values)
 
 
 def write_ccp4(
