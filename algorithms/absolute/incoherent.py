@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from cctbx.eltbx import attenuation_coefficient
 from dials.util import Sorry
-from dxtbx.model import Detector
 
 from dials_diffuse.algorithms.absolute.form_factors import form_factor
 from dials_diffuse.algorithms.absolute.formula import atomic_number, element
@@ -89,16 +88,6 @@ def sensor_response(ratio: np.ndarray, wavelength: float, material: str, thickne
     depth = np.array([mu(wavelength / energy) for energy in energies]) / 10 * thickness  # mu is in 1/cm
     efficiency = -np.expm1(-depth)
     return np.interp(ratio, energies, efficiency / efficiency[-1])
-
-
-def sensor_of(detector: Detector) -> tuple[str, float] | None:
-    """Return material and thickness in mm of a detector's sensor (its first panel's), None where it does not tell."""
-    material, thickness = detector[0].get_material(), detector[0].get_thickness()
-    try:
-        attenuation_coefficient.get_table(material)
-    except (KeyError, RuntimeError, ValueError):
-        return None
-    return (material, thickness) if thickness > 0 else None
 
 
 def incoherent_intensity(
