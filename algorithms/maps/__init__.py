@@ -1,0 +1,1 @@
+"""Operations on maps: one a file."""

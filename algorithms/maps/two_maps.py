@@ -1,0 +1,75 @@
+"""Two maps, voxel by voxel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from cctbx import sgtbx
+from dials.util import Sorry
+
+from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.map_file import DiffuseMap
+
+#: Relative difference of cell edges, and difference of angles in degrees, up to which cells are the same crystal's.
+SAME_CELL = (0.02, 1.0)
+
+
+def check_same_lattice(first: DiffuseMap, second: DiffuseMap, name: str) -> None:
+    """See that the voxels of two maps are the same.
+
+    Parameters
+    ----------
+    first, second : DiffuseMap
+    name : str
+        Of the second, for the message.
+
+    Raises
+    ------
+    Sorry
+        If not.
+    """
+    if first.grid.ndiv != second.grid.ndiv:
+        ndiv, other = (",".join(map(str, grid.ndiv)) for grid in (first.grid, second.grid))
+        raise Sorry(
+            f"{name} has ndiv={other}, the first map {ndiv}: put both on one grid (dials.diffuse_merge scaled.expt "
+            f"grid.ndiv={ndiv}, or dials.diffuse_export ndiv=...)."
+        )
+    if not first.grid.unit_cell.is_similar_to(second.grid.unit_cell, *SAME_CELL):
+        raise Sorry(
+            f"{name} has the unit cell {second.grid.unit_cell}, the first map {first.grid.unit_cell}: maps of one "
+            "crystal form in one setting are needed."
+        )
+    if first.units != second.units:
+        raise Sorry(f"{name} is in {second.units}, the first map in {first.units}: put both on one scale first.")
+
+
+def in_box_of(first: DiffuseMap, second: DiffuseMap, names: tuple[str, ...]) -> DiffuseMap:
+    """Fields of the second map in the box of the first, NaN (0) outside its own; with the first's grid.
+
+    The grid's symmetry is what both have.
+    """
+    begin = np.maximum(first.lowest, second.lowest)
+    end = np.minimum(first.lowest + first.shape, second.lowest + second.shape)
+    count = np.maximum(end - begin, 0)
+    target, source = (tuple(slice(b, b + n) for b, n in zip(begin - of.lowest, count)) for of in (first, second))
+    fields = {}
+    for name in names:
+        values = second.fields[name]
+        fields[name] = np.full(first.shape, np.nan if values.dtype.kind == "f" else 0, dtype=values.dtype)
+        if count.all():
+            fields[name][target] = values[source]
+    return replace(first, grid=common_grid(first.grid, second.grid), fields=fields)
+
+
+def common_grid(first: GlobalGrid, second: GlobalGrid) -> GlobalGrid:
+    """The first grid with the symmetry operations that both have."""
+    apart = first.friedel_apart or second.friedel_apart
+    if first.laue_group == second.laue_group:
+        return replace(first, friedel_apart=apart)
+    group = sgtbx.space_group()
+    others = {operation.mod_positive().as_xyz() for operation in second.space_group.all_ops(1)}
+    for operation in first.space_group.all_ops(1):
+        if operation.mod_positive().as_xyz() in others:
+            group.expand_smx(operation)
+    return replace(first, space_group=group, friedel_apart=apart)
