@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-import dials_diffuse  # noqa: F401, I001  sets LIBTBX_BUILD before anything of cctbx is imported
-from cctbx import sgtbx, uctbx
+import dials_diffuse  # noqa: F401  sets LIBTBX_BUILD before anything of cctbx is imported
+
+from cctbx import sgtbx, uctbx  # isort: skip
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.map_file import DiffuseMap
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dials.util import Sorry
 from iotbx.phil import parse
 
 from dials_diffuse.program import finish, handled_errors, start
@@ -55,6 +56,8 @@ def run(args: list[str] | None = None) -> None:
         session = start("dials.diffuse_view", help_message, phil_scope, args, needs_experiments=False, needs_maps=True)
         if session is None:
             return
+        if len(session.map_files) > 1:
+            raise Sorry(f"{' and '.join(session.map_files)} are more than one map: give one at a time.")
         from dials_diffuse.algorithms.view.show import show_map
 
         finish(*show_map(session.map_files[0], session.params))

@@ -120,10 +120,8 @@ def pack(diffuse_map: DiffuseMap, name: str, coarse: int = 0) -> PackedMap:
 
 def _groups(grid: GlobalGrid) -> list[np.ndarray]:
     """Rotations of the map's group, and of Friedel's law alone if that is in it; shape (n_operations, 3, 3)."""
-    operations = grid.equivalence_group.build_derived_point_group()
-    rotations = np.array([operation.r().as_double() for operation in operations]).reshape(-1, 3, 3).astype(np.int64)
-    inversion = [np.eye(3, dtype=np.int64), -np.eye(3, dtype=np.int64)]
-    return [rotations] if grid.friedel_apart else [rotations, np.array(inversion)]
+    inversion = np.array([np.eye(3), -np.eye(3)]).astype(np.int64)
+    return [grid.rotations] if grid.friedel_apart else [grid.rotations, inversion]
 
 
 def _box(kept: np.ndarray) -> tuple[slice, slice, slice]:

@@ -86,10 +86,10 @@ def _draw_axes(axes: Any, view: View) -> None:
     tick = 7 * 2 * half / SIDE / np.hypot(b, c)
     for x in offset + numbers * a:
         axes.plot([x, x - tick * b], [-half, -half - tick * c], color="#333333", linewidth=1, clip_on=False)
-    axes.set_xticks(offset + numbers * a - tick * b, [f"{n + 0:.4g}" for n in numbers])
+    axes.set_xticks(offset + numbers * a - tick * b, [_short(n) for n in numbers])
     axes.tick_params(axis="x", length=0, pad=9, labelsize=13)
     numbers = nice_numbers((-half - zero_y) / c, (half - zero_y) / c, 8)
-    axes.set_yticks(zero_y + numbers * c, [f"{n + 0:.4g}" for n in numbers])
+    axes.set_yticks(zero_y + numbers * c, [_short(n) for n in numbers])
     axes.tick_params(axis="y", length=7, labelsize=13)
     right, up, _ = plane.labels()
     axes.set_xlabel(f"{right} (r.l.u.)", fontsize=13)
@@ -131,7 +131,7 @@ def _draw_colour_bar(bar: Any, view: View) -> None:
     ticks = scale.ticks()
     factor, power = common_factor(max(abs(scale.low), abs(scale.high)))
     bar.set_xticks([])
-    bar.set_yticks(scale.fraction(ticks), [f"{tick / factor + 0:.3g}" for tick in ticks])
+    bar.set_yticks(scale.fraction(ticks), [_short(tick / factor) for tick in ticks])
     bar.yaxis.tick_right()
     bar.tick_params(length=5, labelsize=13)
     units = " ".join(filter(None, (power, view.units)))
@@ -145,6 +145,10 @@ def common_factor(largest: float) -> tuple[float, str]:
     if -3 <= power <= 3:
         return 1.0, ""
     return 10.0**power, "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _short(number: float) -> str:
+    return np.format_float_positional(number + 0.0, precision=4, fractional=False, trim="-")
 
 
 def _outline(width: float) -> list:

@@ -34,6 +34,7 @@ INPUTS = {
     "scale": ("corrected.expt", "corrected.refl"),
     "merge": ("scaled.expt", "scaled.refl"),
     "process": ("refined_1.expt", "refined_1.refl", "integration=False", *EXTRACTION),
+    "view": ("merged.nxs", "browser=False", "output.png=merged.png"),
 }
 WITH_INPUTS = [name for name in PROGRAMS if name in INPUTS]  # without any, the others do their work at once
 
@@ -49,7 +50,7 @@ def scope(name):
     """The PHIL scope of a program, as its parser has it: with the input files."""
     module = importlib.import_module(f"dials_diffuse.command_line.diffuse_{name}")
     phil = module.phil_scope if hasattr(module, "phil_scope") else parse(module.phil, process_includes=True)
-    reads = name not in ("simulate", "process", "plugins")
+    reads = name not in ("simulate", "process", "plugins", "view", "export", "map")
     return Arguments(check_format=False, phil=phil, read_experiments=reads, read_reflections=reads).system_phil
 
 
