@@ -10,11 +10,14 @@ import numpy as np
 LEAST_VOLUME = 1 / 3
 
 
-def coarsen(values: np.ndarray, errors: np.ndarray, lowest: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def coarsen(
+    values: np.ndarray, errors: np.ndarray, lowest: np.ndarray, rotations: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Halve the number of voxels along each axis.
 
     The coarse voxel N is centred where the voxel 2N is; it covers that one and halves of its neighbours, and is the
-    mean of what was measured of them, by volume.
+    mean of what was measured of them, by volume. Where the group turns a voxel into one of another shape (hexagonal
+    axes), it is the mean over these shapes, so that the map keeps its symmetry.
 
     Parameters
     ----------
@@ -22,6 +25,8 @@ def coarsen(values: np.ndarray, errors: np.ndarray, lowest: np.ndarray) -> tuple
         NaN where there is none. Errors are independent.
     lowest : ndarray, shape (3,), int
         The first voxel.
+    rotations : ndarray, shape (n_operations, 3, 3), int
+        Matrices R by which voxels n and n R are equivalent.
 
     Returns
     -------
@@ -33,18 +38,25 @@ def coarsen(values: np.ndarray, errors: np.ndarray, lowest: np.ndarray) -> tuple
     first = -(-lowest // 2)
     count = (lowest + values.shape - 1) // 2 - first + 1
     total, variance, volume = (np.zeros(count, np.float32) for _ in range(3))
-    for offset in itertools.product((-1, 0, 1), repeat=3):
-        weight = 0.5 ** np.count_nonzero(offset)
-        start = 2 * first + offset - lowest  # of the fine voxels that go into the coarse ones 0, 1, ...
-        skip = np.where(start < 0, 1, 0)
-        fine = tuple(slice(int(n), None, 2) for n in start + 2 * skip)
-        part = values[fine][tuple(slice(int(n)) for n in count - skip)]
-        coarse = tuple(slice(int(n), int(n + m)) for n, m in zip(skip, part.shape))
-        measured = np.isfinite(part)
-        total[coarse] += np.where(measured, np.float32(weight) * part, 0)
-        spread = errors[fine][tuple(map(slice, part.shape))]
-        variance[coarse] += np.where(measured, (np.float32(weight) * spread) ** 2, 0)
+    for offset, weight in _volumes(rotations).items():
+        start = 2 * first + offset - lowest  # the fine voxel that goes into the coarse one 0; 2 further on, into 1
+        begin = np.maximum(-(start // 2), 0)
+        end = np.minimum((values.shape - start + 1) // 2, count)
+        coarse = tuple(map(slice, begin, end))
+        fine = tuple(slice(a, b, 2) for a, b in zip(start + 2 * begin, start + 2 * end - 1))
+        measured = np.isfinite(values[fine])
+        total[coarse] += np.where(measured, weight * values[fine], 0)
+        variance[coarse] += np.where(measured, (weight * errors[fine]) ** 2, 0)
         volume[coarse] += weight * measured
-    enough = volume >= 8 * LEAST_VOLUME
-    volume[~enough] = np.nan
+    volume[volume < LEAST_VOLUME] = np.nan
     return total / volume, np.sqrt(variance) / volume, first
+
+
+def _volumes(rotations: np.ndarray) -> dict[tuple[int, int, int], np.float32]:
+    """How much of a coarse voxel lies in the fine ones at some offsets from its centre."""
+    volumes: dict[tuple[int, int, int], np.float32] = {}
+    for offset in itertools.product((-1, 0, 1), repeat=3):
+        part = 0.5 ** np.count_nonzero(offset) / 8 / len(rotations)
+        for mate in (offset @ rotations).tolist():
+            volumes[tuple(mate)] = np.float32(volumes.get(tuple(mate), 0) + part)
+    return volumes

@@ -142,5 +142,5 @@ def nice_numbers(low: float, high: float, count: int) -> np.ndarray:
     """About so many multiples of 1, 2 or 5 times a power of ten between two numbers."""
     rough = (high - low) / count
     power = 10.0 ** np.floor(np.log10(rough))
-    step = next(n * power for n in (1, 2, 5, 10) if n * power >= 0.999 * rough)
+    step = next(n * power for n in (1, 2, 5, 10) if n * power >= 0.7 * rough)
     return np.arange(np.ceil(low / step - 1e-6), np.floor(high / step + 1e-6) + 1) * step

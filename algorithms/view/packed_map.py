@@ -103,7 +103,7 @@ def pack(diffuse_map: DiffuseMap, name: str, coarse: int = 0) -> PackedMap:
     errors, filled = (np.broadcast_to(array, values.shape) for array in (errors, filled))
     for _ in range(coarse):
         filled = filled[tuple(slice(n % 2, None, 2) for n in lowest)]
-        values, errors, lowest = coarsen(values, errors, lowest)
+        values, errors, lowest = coarsen(values, errors, lowest, diffuse_map.grid.rotations)
         step = 2 * step
     kept, rotations = asymmetric_unit(values, lowest, _groups(diffuse_map.grid))
     box = _box(kept)

@@ -1,4 +1,4 @@
-"""Use a page in headless Chromium as a reader does: mouse, controls, screenshots. (Chrome DevTools Protocol, by pipe.)"""
+"""Use a page in headless Chromium as a reader does: mouse, controls, screenshots (Chrome DevTools Protocol)."""
 
 from __future__ import annotations
 
