@@ -83,6 +83,7 @@ def run(args: list[str] | None = None) -> None:
                 wavelengths=merged.wavelengths,
                 history=dataset.history,
                 expand=output.expand,
+                units=dataset.units,
             )
             statistics.write_text(json.dumps(report, indent=1))
             page.write_text(html, encoding="utf-8")

@@ -16,6 +16,7 @@ from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.images import sweep_name
+from dials_diffuse.map_file import INTENSITY_UNITS
 from dials_diffuse.output import whole_files
 from dials_diffuse.program import Session
 from dials_diffuse.provenance import ProcessRecord
@@ -23,6 +24,8 @@ from dials_diffuse.table_file import write_table
 
 #: Key of the .expt file's JSON that holds the grid and the history; DIALS passes over it.
 EXPT_KEY = "dials_diffuse"
+#: Key in scaling models of the units of scaled intensities, where these are not :data:`INTENSITY_UNITS`.
+UNITS_KEY = "units"
 
 
 @dataclass
@@ -45,6 +48,24 @@ class Dataset:
     observations: flex.reflection_table
     grid: GlobalGrid
     history: list[ProcessRecord] = field(default_factory=list)
+
+    @property
+    def units(self) -> str:
+        """Units of scaled intensities: those of the map.
+
+        Raises
+        ------
+        Sorry
+            If the experiments' scaling models give different ones.
+        """
+        models = [experiment.scaling_model for experiment in self.experiments]
+        found = {INTENSITY_UNITS if m is None else m.configdict.get(UNITS_KEY, INTENSITY_UNITS) for m in models}
+        if len(found) > 1:
+            raise Sorry(
+                "Some of the data are in electrons squared and others are not: run dials.diffuse_absolute on all of "
+                "them together."
+            )
+        return found.pop() if found else INTENSITY_UNITS
 
     def write(
         self, expt: str | os.PathLike, refl: str | os.PathLike, texts: dict[str | os.PathLike, str] | None = None

@@ -1,4 +1,4 @@
-"""What the atoms of the unit cell scatter: the scale of a simulation in absolute units, electrons squared per unit cell.
+"""What the atoms of the unit cell scatter: a simulation in absolute units, electrons squared per unit cell.
 
 On average over a shell of |q|, Bragg peaks (|F|^2 / V each) and coherent diffuse scattering together are the sum of f^2
 over all atoms: the ordered ones scatter sum f^2 exp(-B q^2/2) into the peaks and the rest between them, the solvent

@@ -42,8 +42,8 @@ class Bragg(NamedTuple):
 def make_bragg(params: libtbx.phil.scope_extract, d_min: float) -> Bragg:
     """All peaks to a resolution of d_min (A): their mean is exp(-B q^2 / 2), or in absolute units |F|^2 / V.
 
-    Reflections are stronger on the mean by the number of symmetry operations, centring included, that leave them as they
-    are; only in absolute units that is taken care of.
+    Reflections are stronger on the mean by the number of symmetry operations, centring included, that leave them as
+    they are; only in absolute units that is taken care of.
     """
     symmetry = crystal.symmetry(
         unit_cell=params.crystal.unit_cell,

@@ -48,7 +48,8 @@ class Truth:
         Of :data:`dials_diffuse.phil_scope.simulate.phil_scope`.
     scales : dict of str to float, optional
         ``diffuse``, ``bragg``, ``background``: the photons / (s sr) that stand for a strength of 1, as a file holds
-        them; of an absolute crystal, for an electron^2 per unit cell. Found from ``photons``, ``bragg.photons``, ``background.photons`` if None.
+        them; of an absolute crystal, for an electron^2 per unit cell. Found from ``photons``, ``bragg.photons``,
+        ``background.photons`` if None.
     templates : list of str, optional
         Images of each sweep: with ``#`` for digits, or the HDF5 file that holds all.
     """
@@ -175,8 +176,8 @@ class Truth:
 
     @cached_property
     def atoms(self) -> Atoms | None:
-        """What is in the unit cell, if that is given: intensities over ``scales["diffuse"]`` are then in electrons^2 per
-        unit cell."""
+        """What is in the unit cell, if that is given: intensities over ``scales["diffuse"]`` are then in electrons^2
+        per unit cell."""
         return None if self.params.absolute.crystal is None else Atoms(self.params)
 
     # The scaling terms
