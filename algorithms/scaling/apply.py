@@ -59,4 +59,4 @@ def _chunks(dataset: Dataset) -> Iterator[tuple[list[str], slice, Values]]:
             dataset.grid.q(miller_index_to_numpy(part["miller_index"])),
         )
         rows = slice(begin, begin + len(part))
-        yield design.names, rows, placed.values(design.parameters, placed.basis(slice(None)))
+        yield design.names, rows, placed.values(design.parameters)

@@ -183,7 +183,7 @@ class Design:
 
 @dataclass
 class PlacedDesign:
-    """A design at n observations."""
+    """A design at n observations; the Jacobian J of their signals as an operator, for it is too large to be kept."""
 
     design: Design
     experiment: np.ndarray
@@ -196,150 +196,158 @@ class PlacedDesign:
         known = [np.ones(1) if values is None else values[values != 0] for values in self.covariates]
         return [float(np.sqrt(np.mean(np.square(values)))) if len(values) else 1.0 for values in known]
 
-    def select(self, chosen: np.ndarray) -> PlacedDesign:
-        """At those for which ``chosen``, shape (n,), bool or numbers, is true."""
+    def select(self, chosen: slice | np.ndarray) -> PlacedDesign:
+        """At some: a slice, or shape (n,), bool."""
         covariates = [None if values is None else values[chosen] for values in self.covariates]
         return PlacedDesign(self.design, self.experiment[chosen], [rows[chosen] for rows in self.rows], covariates)
 
-    def basis(self, part: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The basis functions of a part of the observations, m.
-
-        Returns
-        -------
-        column : ndarray, shape (m, k), int32
-            Parameters that each observation depends on.
-        weight : ndarray, shape (m, k)
-            Their weights in the linear functions; 0 where there are fewer.
-        edges : ndarray, shape (t + 1,), int
-            Where the terms begin among the k.
-        """
-        design = self.design
-        widths = [WIDTH ** rows.shape[1] for rows in self.rows]
-        edges = np.concatenate([[0], np.cumsum(widths)]).astype(np.int64)
-        experiment = self.experiment[part]
-        column = np.zeros((len(experiment), edges[-1]), dtype=np.int32)
-        weight = np.zeros((len(experiment), edges[-1]))
-        for number, rows in enumerate(self.rows):
-            padded = np.zeros((len(experiment), 3), dtype=np.int32)
-            padded[:, : rows.shape[1]] = rows[part]
-            first = np.append(design._first[:, number], np.int32(-1))
-            strides = np.concatenate([design._strides[:, number], np.zeros((1, 3), dtype=np.int32)])
-            to = slice(edges[number], edges[number + 1])
-            _basis(
-                experiment,
-                padded,
-                design._table_first,
-                design._table_weight,
-                first,
-                strides,
-                rows.shape[1],
-                column[:, to],
-                weight[:, to],
-            )
-            covariate = self.covariates[number]
-            if covariate is not None:
-                weight[:, to] *= covariate[part, None]
-        return column, weight, edges
-
-    def values(self, parameters: np.ndarray, basis: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Values:
-        """The model at the observations of :meth:`basis`."""
-        column, weight, edges = basis
-        n = len(column)
-        terms = np.empty((n, len(edges) - 1))
-        outer, inner, offset = np.ones(n), np.ones(n), np.zeros(n)
+    def values(self, parameters: np.ndarray) -> Values:
+        """The model at the observations."""
+        terms = self._linear(parameters)
+        outer, inner, offset = np.ones(len(terms)), np.ones(len(terms)), np.zeros(len(terms))
         for number, term in enumerate(self.design.classes):
-            to = slice(edges[number], edges[number + 1])
-            nil = 0.0 if term.role == "offset" else 1.0
-            _linear(column[:, to], weight[:, to], parameters, term.exponential, nil, terms, number)
+            value = terms[:, number]
+            if term.exponential:
+                np.exp(value, out=value)
+            absent = np.append(self.design._first[:, number] < 0, True)
+            value[absent[self.experiment]] = 0.0 if term.role == "offset" else 1.0
             if term.role == "outer":
-                outer *= terms[:, number]
+                outer *= value
             elif term.role == "inner":
-                inner *= terms[:, number]
+                inner *= value
             else:
-                offset += terms[:, number]
+                offset += value
         return Values(outer, inner, offset, terms)
 
-    def jacobian(
-        self,
-        basis: tuple[np.ndarray, np.ndarray, np.ndarray],
-        values: Values,
-        response: np.ndarray,
-        intensity: np.ndarray,
-    ) -> np.ndarray:
-        """Derivatives of the expected signals g outer (inner I + offset) by the parameters of :meth:`basis`.
+    def slopes(self, values: Values, response: np.ndarray, intensity: np.ndarray) -> np.ndarray:
+        """Derivatives of the expected signals g outer (inner I + offset) by each term's linear function.
 
         Parameters
         ----------
-        response, intensity : ndarray, shape (m,)
+        response, intensity : ndarray, shape (n,)
             g and I.
 
         Returns
         -------
-        ndarray, shape (m, k)
-            In place of the basis' weights.
+        ndarray, shape (n, t)
         """
-        _, weight, edges = basis
         crystal = response * values.outer * values.inner * intensity
         excess = response * values.outer
+        slopes = np.empty_like(values.terms)
         for number, term in enumerate(self.design.classes):
-            factor = crystal + excess * values.offset if term.role == "outer" else crystal
+            value = values.terms[:, number]
             if term.role == "offset":
-                factor = excess
-            if not term.exponential:
-                factor = factor if term.role == "offset" else factor / values.terms[:, number]
-            elif term.role == "offset":
-                factor = factor * values.terms[:, number]
-            weight[:, edges[number] : edges[number + 1]] *= factor[:, None]
-        return weight
+                slopes[:, number] = excess * value if term.exponential else excess
+            else:
+                signal = crystal + excess * values.offset if term.role == "outer" else crystal
+                slopes[:, number] = signal if term.exponential else signal / value
+        return slopes
+
+    def apply(self, slopes: np.ndarray, vector: np.ndarray) -> np.ndarray:
+        """J x, shape (n,): changes of the signals with :meth:`slopes` by a change of the parameters, shape (p,)."""
+        return np.einsum("ij,ij->i", slopes, self._linear(vector))
+
+    def apply_transposed(self, slopes: np.ndarray) -> np.ndarray:
+        """J^T y, shape (p,), for slopes that each observation's y has been multiplied into."""
+        total = np.zeros(self.design.size)
+        for number in range(slopes.shape[1]):
+            _add_transposed(*self._arrays(number), slopes[:, number], total)
+        return total
+
+    def basis(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """The basis functions of one term, the number of which is given.
+
+        Returns
+        -------
+        column : ndarray, shape (n, k), int32
+            Parameters that each observation's linear function depends on; -1 where there are fewer.
+        weight : ndarray, shape (n, k)
+            Their weights.
+        """
+        shape = (len(self.experiment), WIDTH ** self.rows[number].shape[1])
+        column, weight = np.full(shape, -1, dtype=np.int32), np.zeros(shape)
+        _basis(*self._arrays(number), column, weight)
+        return column, weight
+
+    def _linear(self, parameters: np.ndarray) -> np.ndarray:
+        """Each term's linear function, shape (n, t); 0 where the experiment has no such term."""
+        linear = np.empty((len(self.experiment), len(self.rows)))
+        for number in range(len(self.rows)):
+            _evaluate(*self._arrays(number), parameters, linear[:, number])
+        return linear
+
+    def _arrays(self, number: int) -> tuple[np.ndarray, ...]:
+        """What the compiled loops need of one term."""
+        design, covariate = self.design, self.covariates[number]
+        return (
+            self.experiment,
+            self.rows[number],
+            np.empty(0) if covariate is None else covariate,
+            design._table_first,
+            design._table_weight,
+            np.append(design._first[:, number], np.int32(-1)),
+            np.concatenate([design._strides[:, number], np.zeros((1, 3), dtype=np.int32)]),
+        )
 
 
 @njit(cache=True, nogil=True)
-def _basis(experiment, rows, table_first, table_weight, first, strides, axes, column, weight):
-    """Products of the axes' basis functions; nothing where the experiment has no such term."""
-    for i in range(len(experiment)):
-        e = experiment[i]
-        if first[e] < 0:
+def _functions(i, experiment, rows, covariate, table_first, table_weight, first, strides, column, weight):
+    """Columns and weights of the basis functions at observation i that are not 0; their number is returned."""
+    e = experiment[i]
+    if first[e] < 0:
+        return 0
+    axes = rows.shape[1]
+    row_a, row_b, row_c = rows[i, 0], np.int32(0), np.int32(0)  # row 0: an axis that the term does not have
+    if axes > 1:
+        row_b = rows[i, 1]
+    if axes > 2:
+        row_c = rows[i, 2]
+    factor = covariate[i] if len(covariate) else 1.0
+    n = 0
+    for c in range(3):
+        w_c = factor * table_weight[row_c, c]
+        if w_c == 0:
             continue
-        k = 0
-        if axes == 1:
-            row = rows[i, 0]
+        at_c = first[e] + (table_first[row_c] + c) * strides[e, 2]
+        for b in range(3):
+            w_b = w_c * table_weight[row_b, b]
+            if w_b == 0:
+                continue
+            at_b = at_c + (table_first[row_b] + b) * strides[e, 1]
             for a in range(3):
-                weight[i, k] = table_weight[row, a]
-                column[i, k] = first[e] + (table_first[row] + a) * strides[e, 0] if weight[i, k] != 0 else first[e]
-                k += 1
-        elif axes == 2:
-            for b in range(3):
-                w_b = table_weight[rows[i, 1], b]
-                at_b = first[e] + (table_first[rows[i, 1]] + b) * strides[e, 1]
-                for a in range(3):
-                    weight[i, k] = w_b * table_weight[rows[i, 0], a]
-                    at = at_b + (table_first[rows[i, 0]] + a) * strides[e, 0]
-                    column[i, k] = at if weight[i, k] != 0 else first[e]
-                    k += 1
-        else:
-            for c in range(3):
-                w_c = table_weight[rows[i, 2], c]
-                at_c = first[e] + (table_first[rows[i, 2]] + c) * strides[e, 2]
-                for b in range(3):
-                    w_b = w_c * table_weight[rows[i, 1], b]
-                    at_b = at_c + (table_first[rows[i, 1]] + b) * strides[e, 1]
-                    for a in range(3):
-                        weight[i, k] = w_b * table_weight[rows[i, 0], a]
-                        at = at_b + (table_first[rows[i, 0]] + a) * strides[e, 0]
-                        column[i, k] = at if weight[i, k] != 0 else first[e]
-                        k += 1
+                w_a = w_b * table_weight[row_a, a]
+                if w_a != 0:
+                    column[n] = at_b + (table_first[row_a] + a) * strides[e, 0]
+                    weight[n] = w_a
+                    n += 1
+    return n
 
 
 @njit(cache=True, nogil=True)
-def _linear(column, weight, parameters, exponential, nil, out, number):
-    """Sums of weights times parameters, or exponentials; a term that an experiment does not have is nil."""
-    for i in range(len(column)):
-        total, any_weight = 0.0, False
-        for k in range(column.shape[1]):
-            if weight[i, k] != 0:
-                total += weight[i, k] * parameters[column[i, k]]
-                any_weight = True
-        if not any_weight:
-            out[i, number] = nil
-        else:
-            out[i, number] = np.exp(total) if exponential else total
+def _evaluate(experiment, rows, covariate, table_first, table_weight, first, strides, parameters, out):
+    column, weight = np.empty(27, dtype=np.int64), np.empty(27)
+    for i in range(len(experiment)):
+        n = _functions(i, experiment, rows, covariate, table_first, table_weight, first, strides, column, weight)
+        total = 0.0
+        for k in range(n):
+            total += weight[k] * parameters[column[k]]
+        out[i] = total
+
+
+@njit(cache=True, nogil=True)
+def _add_transposed(experiment, rows, covariate, table_first, table_weight, first, strides, values, total):
+    column, weight = np.empty(27, dtype=np.int64), np.empty(27)
+    for i in range(len(experiment)):
+        n = _functions(i, experiment, rows, covariate, table_first, table_weight, first, strides, column, weight)
+        for k in range(n):
+            total[column[k]] += weight[k] * values[i]
+
+
+@njit(cache=True, nogil=True)
+def _basis(experiment, rows, covariate, table_first, table_weight, first, strides, column_out, weight_out):
+    column, weight = np.empty(27, dtype=np.int64), np.empty(27)
+    for i in range(len(experiment)):
+        n = _functions(i, experiment, rows, covariate, table_first, table_weight, first, strides, column, weight)
+        for k in range(n):
+            column_out[i, k] = column[k]
+            weight_out[i, k] = weight[k]

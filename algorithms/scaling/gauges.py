@@ -16,7 +16,10 @@ Every convention is a linear combination of parameters that has a given value.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
+import scipy.sparse
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.scaling.axis import dense_basis, mean_basis
@@ -54,29 +57,21 @@ class Gauges:
         for blocks in self._by_name.values():
             inside = [block for block in blocks if np.isin(block.experiments, reference).any()]
             if inside and inside[0].term.nil_in_reference:
-                row = np.zeros(design.size)
-                for block in inside:
-                    row[block.columns] = self._means[id(block)] / len(inside)
-                rows.append(row)
+                rows.append(self._rows_of((block, self._means[id(block)] / len(inside)) for block in inside))
                 targets.append(inside[0].term.null_parameter_value)
         for block in self._by_name.get("absorption", []):
-            found = self._absorption_at_every_angle(block)
-            rows += found
-            targets += [1.0] * len(found)
+            rows.append(self._absorption_at_every_angle(block))
+            targets += [1.0] * rows[-1].shape[0]
         for block in [*self._by_name.get("detector", []), *self._by_name.get("modules", [])]:
-            row = np.zeros(design.size)
-            row[block.columns] = self._means[id(block)]
-            rows.append(row)
+            rows.append(self._rows_of([(block, self._means[id(block)])]))
             targets.append(1.0)
-            if not block.term.axes:
-                continue  # steps from tile to tile are nothing that a or I could have in their place
-            found = self._absorption_of_all_sweeps(block.experiments)
-            rows += found
-            targets += [1.0] * len(found)
-        self._rows = np.array(rows).reshape(-1, design.size)
+            if block.term.axes:  # steps from tile to tile are nothing that a or I could have in their place
+                rows.append(self._absorption_of_all_sweeps(block.experiments))
+                targets += [1.0] * rows[-1].shape[0]
+        self._rows = scipy.sparse.vstack([self._rows_of([]), *rows], format="csr")
         self._targets = np.array(targets)
 
-    def conditions(self, parameters: np.ndarray, intensity: float) -> tuple[np.ndarray, np.ndarray]:
+    def conditions(self, parameters: np.ndarray, intensity: float) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
         """Combinations, shape (k, p), and their targets, shape (k,).
 
         Those of c depend on where it is least; ``intensity``, the mean one, is the unit of what is less.
@@ -85,14 +80,28 @@ class Gauges:
             return self._rows, self._targets
         lowest = self._offset_at_its_lowest(parameters, self._slack * intensity)
         self._slack *= GROWTH
-        return np.concatenate([self._rows, lowest]), np.append(self._targets, np.zeros(len(lowest)))
+        rows = scipy.sparse.vstack([self._rows, lowest], format="csr")
+        return rows, np.append(self._targets, np.zeros(lowest.shape[0]))
 
-    def mean(self, name: str) -> np.ndarray:
+    def mean(self, name: str) -> scipy.sparse.csr_matrix:
         """Rows that give the mean of a term (of its linear function) of every block that has it, shape (blocks, p)."""
-        rows = np.zeros((len(self._by_name.get(name, [])), self.design.size))
-        for row, block in zip(rows, self._by_name.get(name, [])):
-            row[block.columns] = self._means[id(block)]
-        return rows
+        rows = [self._rows_of([(block, self._means[id(block)])]) for block in self._by_name.get(name, [])]
+        return scipy.sparse.vstack([self._rows_of([]), *rows], format="csr")
+
+    def _rows_of(self, parts: Iterable[tuple[Block, np.ndarray]]) -> scipy.sparse.csr_matrix:
+        """Combinations of the parameters of some blocks: weights of shape (k, block) or (block,) each."""
+        number, column, weight, k = [], [], [], 0
+        for block, weights in parts:
+            weights = np.atleast_2d(weights)
+            k = len(weights)
+            at = np.nonzero(weights)
+            number.append(at[0])
+            column.append(block.columns.start + at[1])
+            weight.append(weights[at])
+        if not k:
+            return scipy.sparse.csr_matrix((0, self.design.size))
+        entries = (np.concatenate(weight), (np.concatenate(number), np.concatenate(column)))
+        return scipy.sparse.csr_matrix(entries, shape=(k, self.design.size))
 
     def _mean(self, block: Block) -> np.ndarray:
         """Weights of a block's parameters in the mean over the detector and all angles, shape (block,)."""
@@ -110,28 +119,20 @@ class Gauges:
             mean = np.kron(mean_basis(axis), mean)
         return mean
 
-    def _absorption_at_every_angle(self, block: Block) -> list[np.ndarray]:
+    def _absorption_at_every_angle(self, block: Block) -> scipy.sparse.csr_matrix:
         x, y, phi = block.term.axes
         plane = _mean_on_detector([x, y], self.experiments[block.experiments[0]])
-        rows = []
-        for knot in range(phi.n_params):
-            row = np.zeros(self.design.size)
-            row[block.columns] = np.kron(np.eye(phi.n_params)[knot], plane)
-            rows.append(row)
-        return rows
+        return self._rows_of([(block, np.kron(np.eye(phi.n_params), plane))])
 
-    def _absorption_of_all_sweeps(self, experiments: list[int]) -> list[np.ndarray]:
+    def _absorption_of_all_sweeps(self, experiments: list[int]) -> scipy.sparse.csr_matrix:
         blocks = [b for b in self._by_name.get("absorption", []) if b.experiments[0] in experiments]
-        if not blocks:
-            return []
-        x, y, _ = blocks[0].term.axes
-        rows = np.zeros((x.n_params * y.n_params, self.design.size))
+        parts = []
         for block in blocks:
-            along = mean_basis(block.term.axes[2])
-            rows[:, block.columns] = np.kron(along, np.eye(len(rows))) / len(blocks)
-        return list(rows)
+            x, y, phi = block.term.axes
+            parts.append((block, np.kron(mean_basis(phi), np.eye(x.n_params * y.n_params)) / len(blocks)))
+        return self._rows_of(parts)
 
-    def _offset_at_its_lowest(self, parameters: np.ndarray, slack: float) -> np.ndarray:
+    def _offset_at_its_lowest(self, parameters: np.ndarray, slack: float) -> scipy.sparse.csr_matrix:
         """Rows that give, for every knot along |q|, the least value over all angles.
 
         Knots, not values between them: c is a mean of its neighbouring knots along |q|, and to prescribe such means
@@ -149,11 +150,11 @@ class Gauges:
             stay = values[lowest, which] > values[self._lowest, which] - slack
             lowest[stay] = self._lowest[stay]
         self._lowest = lowest
-        rows = np.zeros((len(which), self.design.size))
+        rows = []
         for i, at in enumerate(lowest):
             block, of_phi = places[at]
-            rows[i, block.columns] = np.kron(of_phi, np.eye(len(which))[i])
-        return rows
+            rows.append(self._rows_of([(block, np.kron(of_phi, np.eye(len(which))[i]))]))
+        return scipy.sparse.vstack(rows, format="csr")
 
 
 def _mean_on_detector(axes: list, experiment) -> np.ndarray:

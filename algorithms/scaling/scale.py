@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 
 import libtbx
 import libtbx.phil
@@ -16,13 +16,12 @@ from dials_diffuse.algorithms.scaling.apply import apply_models
 from dials_diffuse.algorithms.scaling.bad_frames import BadRange, find_bad_frames, in_ranges
 from dials_diffuse.algorithms.scaling.error_model import ErrorModel, error_model_summary, refine_error_model
 from dials_diffuse.algorithms.scaling.exclude_images import exclude_images
-from dials_diffuse.algorithms.scaling.few_experiments import largest_experiments
 from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.algorithms.scaling.outliers import REASONS, Outliers, find_outliers, outlier_maps
 from dials_diffuse.algorithms.scaling.reference import with_reference
 from dials_diffuse.algorithms.scaling.residuals import residual_report
-from dials_diffuse.algorithms.scaling.scaler import MANY_PARAMETERS, Cycle, Found, MultiBatchScaler
+from dials_diffuse.algorithms.scaling.scaler import Cycle, MultiBatchScaler
 from dials_diffuse.algorithms.scaling.selection import Trial, choose_terms
 from dials_diffuse.algorithms.scaling.term_report import term_report
 from dials_diffuse.dataset import Dataset
@@ -71,7 +70,7 @@ class _Scaling:
     trials: list[Trial] = field(default_factory=list)
     fits: list[list[Cycle]] = field(default_factory=list)
     bad_frames: list[BadRange] = field(default_factory=list)
-    found: Found | None = None
+    smoothness: dict[str, float] = field(default_factory=dict)
     errors: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,8 +96,7 @@ class _Scaling:
             )
         self.models = self._new_models(self.names)
         self.error_model = ErrorModel()
-        if sum(model.n_params for model in self.models) > MANY_PARAMETERS:
-            self.found = self._smoothness_of_few()
+        self.smoothness = {}
         self._fit()
         self._find_outliers()
         self.bad_frames = find_bad_frames(
@@ -130,23 +128,12 @@ class _Scaling:
             used = with_reference(used, self.params.reference, grid, len(experiments))
         has_reference = self.params.reference is not None
         scaler = MultiBatchScaler(
-            used, experiments, self.models, grid, self.params, self.error_model, has_reference, self.found
+            used, experiments, self.models, grid, self.params, self.error_model, has_reference, self.smoothness
         )
         scaler.fit()
-        self.found = scaler.found
+        self.smoothness = dict(scaler.smoothness.size)
         self.fits.append(scaler.cycles)
         self.factor, self.offset = scaler.evaluate(self.observations)
-
-    def _smoothness_of_few(self) -> Found:
-        """What some of the experiments tell of the terms' smoothness."""
-        used, scaling, grid = self.observations.select(self.kept), self.params.scaling, self.dataset.grid
-        names = list(self.names)
-        used, experiments, _ = largest_experiments(used, self.dataset.experiments, names, scaling, grid)
-        models = [DiffuseScalingModel.for_experiment(e, names, scaling, grid.d_min) for e in experiments]
-        scaler = MultiBatchScaler(used, experiments, models, grid, self.params, self.error_model)
-        scaler.fit(logging.DEBUG)
-        logger.info("The smoothness of the terms is found from %d of the experiments.", len(experiments))
-        return replace(scaler.found, curvature=None)
 
     def _find_outliers(self) -> None:
         """Refine the error model on what is kept, then find the outliers among all."""

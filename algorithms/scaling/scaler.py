@@ -18,16 +18,14 @@ equations of p and all I_v have a diagonal block for the intensities, D, whose S
     J_i = derivative of the expected photons at I = E_v,   u_i = g_i a_i d_i b_i
     C_v = sum_i w_i u_i J_i,   D_v = sum_i w_i u_i^2
 
-is as small as the number of parameters (variable projection: Golub & Pereyra (2003) Inverse Problems 19, R1). With E,
+is of the size of the parameters alone (variable projection: Golub & Pereyra (2003) Inverse Problems 19, R1). With E,
 not the noisy I, in J and w, the step is Fisher's scoring for the Poisson likelihood given the photons of each voxel,
-and the estimate stays unbiased at low counts.
+and the estimate stays unbiased at low counts. The equations are made in ``least_squares.py``, the restraints in
+``restraints.py``; they are solved in ``normal_equations.py``.
 
-The gradient takes all observations, A a random part of the voxels where there are many: a curvature need not be exact
-for the steps to lead to the exact minimum. So the cost of a cycle is linear in the observations, and A costs as many
-operations as its part of the voxels times p^2.
-
-Restraints: smoothness (``smoothness.py``), the gauges (``gauges.py``), and very loosely the mean of every sweep's b
-near 1, of its c near 0 and of terms of plug-ins near nothing, where no data determine them.
+The gradient takes all observations, A a sample of the voxels where there are many (``sample.py``): a curvature need not
+be exact for the steps to lead to the exact minimum. So the cost of a cycle is linear in the observations, and that of A
+in the sweeps.
 """
 
 from __future__ import annotations
@@ -40,18 +38,21 @@ from dataclasses import dataclass
 
 import libtbx.phil
 import numpy as np
-import scipy.linalg
 import scipy.sparse
 import scipy.sparse.csgraph
 from dxtbx.model.experiment_list import ExperimentList
-from numba import njit
 
-from dials_diffuse.algorithms.scaling.design import Design, PlacedDesign
+from dials_diffuse.algorithms.scaling.design import Block, Design, PlacedDesign
 from dials_diffuse.algorithms.scaling.error_model import ErrorModel
 from dials_diffuse.algorithms.scaling.expectation import MergedVoxels, merge_voxels
 from dials_diffuse.algorithms.scaling.gauges import Gauges
+from dials_diffuse.algorithms.scaling.least_squares import LeastSquares, curvature_block
 from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
+from dials_diffuse.algorithms.scaling.normal_equations import BlockInverse, Covariance, conjugate_gradients
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.algorithms.scaling.parts import parts_of
+from dials_diffuse.algorithms.scaling.restraints import MEAN_LOOSENESS, restraints
+from dials_diffuse.algorithms.scaling.sample import Sample, choose_sample
 from dials_diffuse.algorithms.scaling.smoothness import Smoothness
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.log_levels import experiments_name
@@ -60,23 +61,12 @@ from dials_diffuse.stills import is_still
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
-#: Looseness of the restraints of the terms' means to nothing: of b relative to the mean, of others in their units.
-MEAN_LOOSENESS = 10.0
-#: Tightness of the gauges against the curvature of the data.
-GAUGE = 1e3
-#: Observations in a chunk, and numbers in its part of the mixed block C, which bound memory.
-CHUNK, CHUNK_NUMBERS = 50_000, 10_000_000
-#: Observations that the curvature is taken from, at least, and for each parameter.
-CURVATURE_OBSERVATIONS, CURVATURE_OBSERVATIONS_EACH = 300_000, 60
-#: Bins of |q| that have as many of them each, where there are so many.
-RADIAL_BINS = 50
+#: Observations in a chunk.
+CHUNK = 50_000
 #: Larger data are first fitted by the sample of voxels that the curvature is taken from, to this change of chi-squared.
 ROUGH_TOLERANCE = 1e-4
-#: Once chi-squared changes by less, the curvature stays as it is.
-NEAR = 1e-3
-#: With more parameters, whose matrices take long, the smoothness that fewer observations or experiments tell, and the
-#: curvature of the sample, serve for all.
-MANY_PARAMETERS = 1000
+#: Once no parameter has moved by more, relatively, the curvature stays as it is.
+NEAR = 0.15
 
 
 @dataclass
@@ -103,35 +93,11 @@ class Cycle:
 
 
 @dataclass
-class Found:
-    """What a refinement has found besides the parameters: names of terms, smoothness, curvature, and of how many
-    observations that is."""
+class Curvature:
+    """A: the problem of a sample of the observations, a chunk at a time, and the blocks of the parts."""
 
-    terms: list[str]
-    smoothness: dict[str, float]
-    curvature: np.ndarray | None
-    observations: int
-
-
-@dataclass
-class _Sample:
-    """Some of m voxels (k of them), which of n observations are theirs (bool), and how many voxels each stands for."""
-
-    voxels: np.ndarray
-    chosen: np.ndarray
-    stands_for: np.ndarray
-
-
-@dataclass
-class _Chunk:
-    """The least-squares problem of n observations of m voxels: see :class:`PlacedDesign` and the module's docstring."""
-
-    column: np.ndarray
-    jacobian: np.ndarray
-    weight: np.ndarray
-    residual: np.ndarray
-    voxel: np.ndarray
-    information: np.ndarray
+    chunks: list[LeastSquares]
+    blocks: list[np.ndarray]
 
 
 class MultiBatchScaler:
@@ -151,13 +117,15 @@ class MultiBatchScaler:
     error_model : ErrorModel
     has_reference : bool
         Whether the last of the observations' experiments, beyond those of the list, is a reference on its own scale.
-    previous : Found, optional
-        What was found by another that refined these models before, on nearly the same observations: it is begun with.
+    smoothness : dict of str to float, optional
+        What was found by another that refined these models before: it is begun with.
 
     Attributes
     ----------
     cycles : list of Cycle
-    parameters, covariance : ndarray, shape (p,), (p, p)
+    parameters : ndarray, shape (p,)
+    covariance : Covariance
+        Of the parameters after the last cycle.
     merged : MergedVoxels
         Of :attr:`observations`, with the models as they are.
     """
@@ -171,7 +139,7 @@ class MultiBatchScaler:
         params: libtbx.phil.scope_extract,
         error_model: ErrorModel,
         has_reference: bool = False,
-        previous: Found | None = None,
+        smoothness: dict[str, float] | None = None,
     ) -> None:
         self.observations = observations.repeated()
         self.experiments = experiments
@@ -185,14 +153,12 @@ class MultiBatchScaler:
         self._reference = np.empty(0, dtype=int) if has_reference else self._reference_experiments()
         self.gauges = Gauges(self.design, experiments, self._reference)
         self.smoothness = Smoothness(self.design, self.params.smoothness)
+        self.smoothness.size.update(smoothness or {})
+        self.parts = parts_of(self.design)
         self.parameters = self.design.parameters
-        self.covariance = np.zeros((self.design.size,) * 2)
+        self.covariance = Covariance(self.parts, [np.zeros((len(part.columns),) * 2) for part in self.parts])
         self.cycles: list[Cycle] = []
-        self._sample = self._choose_sample()
-        self._curvature_now: np.ndarray | None = None
-        self._seeks_smoothness = True
-        if previous is not None and previous.terms == self.design.names:
-            self._go_on_from(previous)
+        self._sample = choose_sample(self.observations, self.q, self.design.size, self.params.seed)
 
     def _reference_experiments(self) -> np.ndarray:
         """The first sweep with observations; where that is a still, all stills: one alone would be a poor unit."""
@@ -202,18 +168,6 @@ class MultiBatchScaler:
         still = np.array([is_still(self.experiments[i]) for i in observed])
         return observed[still] if still[0] else observed[:1]
 
-    def _choose_sample(self) -> _Sample:
-        """Voxels that count for the curvature: as many at every |q|, so that what few voxels tell is not left out."""
-        wanted = max(CURVATURE_OBSERVATIONS, CURVATURE_OBSERVATIONS_EACH * self.design.size)
-        multiplicity = self.observations.multiplicity
-        bins = np.minimum(self.q / max(self.q.max(initial=0), 1e-12) * RADIAL_BINS, RADIAL_BINS - 1).astype(int)
-        held = np.bincount(bins, multiplicity, RADIAL_BINS)
-        share = np.minimum(wanted / RADIAL_BINS / np.maximum(held, 1), 1)[bins]
-        if wanted > 0.5 * len(self.observations.rows):
-            share = np.ones(len(share))
-        inside = np.random.default_rng(self.params.seed).random(len(self.q)) < share
-        return _Sample(np.flatnonzero(inside), self.observations.spread(inside), 1 / share[inside])
-
     def fit(self, level: int = logging.INFO) -> None:
         """Refine, and put parameters and standard deviations into the models; ``level`` is that of the log."""
         if len(self.q) == 0:
@@ -221,12 +175,12 @@ class MultiBatchScaler:
                 "No voxel was observed more than once, so the scales cannot be determined from these data: b is 1."
             )
         else:
-            if self._curvature_now is None and self._sample.chosen.mean() < 0.5:
+            if not self._sample.is_all:
                 self._fit_sample()
             self._refine(level, self.params.tolerance)
             if level >= logging.INFO:
                 self._report_undetermined()
-        self.design.put(self.parameters, np.sqrt(np.diag(self.covariance)))
+        self.design.put(self.parameters, np.sqrt(self.covariance.variances))
         for model in self.design.models:
             model.set_scaling_model_as_scaled()
 
@@ -237,27 +191,10 @@ class MultiBatchScaler:
             each.select(self._sample.chosen) for each in (self.observations, self.placed)
         )
         sampled.q, sampled.cycles = self.q[self._sample.voxels], []
-        whole = np.ones(len(sampled.q))
-        sampled._sample = _Sample(np.arange(len(whole)), np.ones(len(sampled.observations.rows), dtype=bool), whole)
+        sampled._sample = Sample.of_all(sampled.observations)
         sampled._refine(logging.DEBUG, ROUGH_TOLERANCE)
         self.parameters = sampled.parameters
-        self._go_on_from(sampled.found)
         logger.info("Fitted to a sample of %d observations first.", len(sampled.observations.rows))
-
-    @property
-    def found(self) -> Found | None:
-        """What a later refinement can begin with; None if nothing was refined."""
-        if self._curvature_now is None:
-            return None
-        return Found(self.design.names, dict(self.smoothness.size), self._curvature_now, len(self.observations.rows))
-
-    def _go_on_from(self, found: Found) -> None:
-        """Begin with a smoothness; where parameters are many, it is not sought further, and the curvature is kept."""
-        self.smoothness.size.update(found.smoothness)
-        if self.design.size > MANY_PARAMETERS:
-            self._seeks_smoothness = False
-            if found.curvature is not None:
-                self._curvature_now = found.curvature * (len(self.observations.rows) / found.observations)
 
     def _refine(self, level: int, tolerance: float) -> None:
         """Cycles of merging and fitting until the objective stays the same."""
@@ -270,14 +207,14 @@ class MultiBatchScaler:
             m,
             self.design.size,
         )
-        previous = np.inf
+        previous, shift, curvature = np.inf, np.inf, None
         for number in range(1, self.params.max_cycles + 1):
             self.merge()
             gradient, objective = self._gradient()
             change = abs(previous - objective) / max(objective, 1e-12) if number > 1 else np.inf
-            if self._curvature_now is None or number > 1 and change > NEAR:
-                self._curvature_now = self._curvature()
-            shift = self._step(self._curvature_now, gradient)
+            if curvature is None or shift > NEAR:
+                curvature = self._curvature()
+            shift = self._step(curvature, gradient)
             self.cycles.append(Cycle(objective, objective / (n - m), change, shift, dict(self.smoothness.size)))
             logger.log(
                 level,
@@ -294,7 +231,6 @@ class MultiBatchScaler:
         else:
             level = logging.WARNING if level >= logging.INFO else level
             logger.log(level, "Not converged after %d cycles: raise scaling.max_cycles.", self.params.max_cycles)
-        self.covariance = self._covariance()
 
     def merge(self) -> None:
         """Merge the observations with the models as they are."""
@@ -316,7 +252,7 @@ class MultiBatchScaler:
         factor, offset = np.empty((2, len(observations.rows)))
 
         def of_chunk(voxels: slice, chosen: slice) -> None:
-            values = placed.values(self.parameters, placed.basis(chosen))
+            values = placed.select(chosen).values(self.parameters)
             factor[chosen] = values.outer * values.inner
             offset[chosen] = observations.response[chosen] * values.outer * values.offset
 
@@ -338,36 +274,30 @@ class MultiBatchScaler:
 
         def of_chunk(voxels: slice, chosen: slice) -> tuple[np.ndarray, float]:
             chunk = self._linearise(self.scaled, self.observations, self.placed, self.merged.expected, voxels, chosen)
-            part = np.zeros(self.design.size)
-            _add_gradient(chunk.column, chunk.jacobian, chunk.weight * chunk.residual, part)
-            return part, float(np.sum(chunk.weight * chunk.residual**2))
+            return chunk.gradient, chunk.objective
 
         for of_gradient, of_objective in self._over_chunks(of_chunk, self.observations):
             gradient += of_gradient
             objective += of_objective
         return gradient, objective
 
-    def _curvature(self) -> np.ndarray:
-        """A of the module's docstring, shape (p, p), from the sample of voxels."""
-        sample, size = self._sample, self.design.size
+    def _curvature(self) -> Curvature:
+        """A, from the sample of voxels."""
+        sample = self._sample
         observations, scaled, placed = (
-            each if sample.chosen.all() else each.select(sample.chosen)
+            each if sample.is_all else each.select(sample.chosen)
             for each in (self.observations, self.scaled, self.placed)
         )
         expected = self.merged.expected[sample.voxels]
-        normal, mixed = np.zeros((size, size)), np.zeros((size, size), order="F")
-        for part, rows in observations.chunks(CHUNK, max(int(CHUNK_NUMBERS / size), 1)):
-            chunk = self._linearise(scaled, observations, placed, expected, part, rows)
-            stands_for = sample.stands_for[part][chunk.voxel]
-            mix = np.zeros((part.stop - part.start, size))
-            scale = chunk.weight * scaled.response[rows] * np.sqrt(stands_for / chunk.information[chunk.voxel])
-            _add_mixed(chunk.column, chunk.jacobian, scale, chunk.voxel, mix)
-            mixed = scipy.linalg.blas.dsyrk(1.0, mix.T, beta=1.0, c=mixed, overwrite_c=1)
-            order = np.argsort(placed.experiment[rows], kind="stable")  # for the cache's sake
-            _add_curvature(chunk.column[order], chunk.jacobian[order], (chunk.weight * stands_for)[order], normal)
-        normal -= mixed
-        normal += np.triu(normal, 1).T
-        return normal
+
+        def of_chunk(voxels: slice, chosen: slice) -> LeastSquares:
+            chunk = self._linearise(scaled, observations, placed, expected, voxels, chosen)
+            chunk.weight *= np.repeat(sample.stands_for[voxels], np.diff(chunk.first))
+            return chunk
+
+        chunks = list(self._over_chunks(of_chunk, observations))
+        with ThreadPoolExecutor(number_of_processes(self.nproc, len(self.parts))) as pool:
+            return Curvature(chunks, list(pool.map(lambda part: curvature_block(part, chunks), self.parts)))
 
     def _linearise(
         self,
@@ -377,63 +307,45 @@ class MultiBatchScaler:
         expected: np.ndarray,
         voxels: slice,
         chosen: slice,
-    ) -> _Chunk:
+    ) -> LeastSquares:
         """The least-squares problem of a chunk of whole voxels."""
         first = observations.first[voxels.start : voxels.stop + 1] - chosen.start
-        voxel = np.repeat(np.arange(len(first) - 1), np.diff(first))
-        u, signal, intensity = scaled.response[chosen], scaled.signal[chosen], expected[voxels][voxel]
+        multiplicity = np.diff(first)
+        u, signal, intensity = scaled.response[chosen], scaled.signal[chosen], np.repeat(expected[voxels], multiplicity)
         weight = 1 / self.error_model.variance(u * intensity, scaled.noise[chosen])
-        information = np.add.reduceat(weight * u**2, first[:-1])
-        merged = np.add.reduceat(weight * u * signal, first[:-1]) / information
-        basis = placed.basis(chosen)
-        values = placed.values(self.parameters, basis)
-        jacobian = placed.jacobian(basis, values, observations.response[chosen], intensity)
-        return _Chunk(basis[0], jacobian, weight, signal - u * merged[voxel], voxel, information)
+        merged = np.add.reduceat(weight * u * signal, first[:-1]) / np.add.reduceat(weight * u**2, first[:-1])
+        placed = placed.select(chosen)
+        slopes = placed.slopes(placed.values(self.parameters), observations.response[chosen], intensity)
+        return LeastSquares(placed, slopes, u, signal - u * np.repeat(merged, multiplicity), weight, first)
 
-    def _step(self, normal: np.ndarray, gradient: np.ndarray) -> float:
-        """Solve for shifts, finding the smoothness on the way; the largest change of a parameter in its unit.
-
-        Shifts are solved for, not parameters, for the tight gauges would drown the loose restraints in rounding
-        otherwise; and in units in which all are about 1.
-        """
+    def _step(self, curvature: Curvature, gradient: np.ndarray) -> float:
+        """Solve for shifts, finding the smoothness on the way; the largest change of a parameter in its unit."""
         intensity = float(self.merged.prior.mean.mean())
         unit = self.units(intensity)
-        left, right = normal * unit * unit[:, None], gradient * unit
-        tight = GAUGE**2 * np.median(np.diag(left))
-        conditions, targets = self.gauges.conditions(self.parameters, intensity)
-        conditions = conditions * unit
-        size = np.abs(conditions).sum(axis=1)
-        conditions, targets = conditions / size[:, None], targets / size
-        squares = conditions.T @ conditions
-        left += tight * squares
-        right += tight * conditions.T @ (targets - conditions @ (self.parameters / unit))
-        level = np.zeros_like(left)
-        for name, term in zip(self.design.names, self.design.classes):
-            rows = self.gauges.mean(name)
-            level += rows.T @ rows
-            means, nil = rows @ (self.parameters / unit), rows @ (term.null_parameter_value / unit)
-            looseness = MEAN_LOOSENESS * (means if name == "scale" else np.ones(len(means)))
-            rows /= looseness[:, None]
-            left += rows.T @ rows
-            right += rows.T @ ((nil - means) / looseness)
         differences = self.smoothness.differences(self.parameters, unit)
-        restraint, pull = self.smoothness.restraints(differences)
-        restraint *= unit * unit[:, None]
-        self._unit, self._precision = unit, left + restraint
-        if self._seeks_smoothness:
-            covariance = self._covariance()
-            shift = covariance @ (right / unit + pull)
-            prior = _inverse(GAUGE**2 * np.median(np.diag(restraint) + np.diag(level)) * squares + level + restraint)
-            self.smoothness.update(differences, shift, covariance, prior * unit * unit[:, None])
-        else:
-            shift = unit * _solve(self._precision, right + pull * unit)
+        held = restraints(self.gauges, self.smoothness, differences, self.parameters, unit, intensity)
+        units = [unit[part.columns] for part in self.parts]
+        blocks = [block * own * own[:, None] for block, own in zip(curvature.blocks, units)]
+        rows, targets = held.equations(float(np.median(np.concatenate([np.diag(block) for block in blocks]))))
+        inverse = BlockInverse(self.parts, blocks, rows)
+
+        def matrix_times(vector: np.ndarray) -> np.ndarray:
+            return unit * self._curvature_times(curvature, unit * vector) + rows.T @ (rows @ vector)
+
+        shift = unit * conjugate_gradients(matrix_times, unit * gradient + rows.T @ targets, inverse)
+        self.covariance = Covariance(self.parts, [c * u * u[:, None] for c, u in zip(inverse.blocks(), units)])
+        if self.smoothness.is_sought:
+            prior = BlockInverse(self.parts, [np.zeros_like(block) for block in blocks], held.without_data())
+            prior_covariance = Covariance(self.parts, [c * u * u[:, None] for c, u in zip(prior.blocks(), units)])
+            self.smoothness.update(differences, shift, self.covariance.of, prior_covariance.of)
         before = self.parameters
         self.parameters = self._limited(before + shift)
         return float(np.max(np.abs(self.parameters - before) / np.maximum(unit, np.abs(before))))
 
-    def _covariance(self) -> np.ndarray:
-        """Of the parameters, by the last step's precision, shape (p, p)."""
-        return _inverse(self._precision) * self._unit * self._unit[:, None]
+    def _curvature_times(self, curvature: Curvature, vector: np.ndarray) -> np.ndarray:
+        """A x, shape (p,)."""
+        with ThreadPoolExecutor(number_of_processes(self.nproc, len(curvature.chunks))) as pool:
+            return sum(pool.map(lambda chunk: chunk.curvature_times(vector), curvature.chunks))
 
     def units(self, intensity: float) -> np.ndarray:
         """Units in which all parameters are about 1, shape (p,).
@@ -454,6 +366,11 @@ class MultiBatchScaler:
                 limited[block.columns] = np.maximum(found[block.columns], 0.2 * self.parameters[block.columns])
         return limited
 
+    def _error(self, row: scipy.sparse.csr_matrix, block: Block) -> float:
+        """Standard deviation of a combination of a block's parameters."""
+        weights = row.toarray().ravel()[block.columns]
+        return float(np.sqrt(weights @ self.covariance.of(block.columns) @ weights))
+
     def _report_undetermined(self) -> None:
         """Say which sweeps' scales the data leave open."""
         n, m = len(self.experiments), len(self.q)
@@ -464,7 +381,8 @@ class MultiBatchScaler:
         )
         group = scipy.sparse.csgraph.connected_components(links, directed=False)[1][:n]
         rows = self.gauges.mean("scale")
-        errors = np.sqrt(((rows @ self.covariance) * rows).sum(axis=1)) / (rows @ self.parameters)
+        blocks = [block for block in self.design.blocks if block.term.name == "scale"]
+        errors = np.array([self._error(row, block) for row, block in zip(rows, blocks)]) / (rows @ self.parameters)
         open_ = errors > 0.5 * MEAN_LOOSENESS
         if len(self._reference):
             linked = group == np.bincount(group[self._reference]).argmax()
@@ -476,50 +394,3 @@ class MultiBatchScaler:
                 experiments_name(np.flatnonzero(open_)) + (" share" if open_.sum() > 1 else " shares"),
                 f"sweep {np.flatnonzero(linked)[0]}" if len(self._reference) else "the reference",
             )
-
-
-def _factor(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cholesky factor (lower) of a matrix scaled to a unit diagonal, for the rounding's sake, and the scales."""
-    scale = 1 / np.sqrt(np.diag(matrix))
-    return scipy.linalg.cho_factor(matrix * scale * scale[:, None], lower=True, overwrite_a=True), scale
-
-
-def _solve(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """x of matrix x = right, for a positive definite matrix."""
-    factor, scale = _factor(matrix)
-    return scale * scipy.linalg.cho_solve(factor, scale * right)
-
-
-def _inverse(matrix: np.ndarray) -> np.ndarray:
-    """Of a positive definite matrix."""
-    factor, scale = _factor(matrix)
-    inverse, _ = scipy.linalg.lapack.dpotri(factor[0], lower=1)
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
-    return inverse * scale * scale[:, None]
-
-
-@njit(cache=True, nogil=True)
-def _add_gradient(column, jacobian, weighted_residual, gradient):
-    for i in range(len(column)):
-        for k in range(column.shape[1]):
-            gradient[column[i, k]] += jacobian[i, k] * weighted_residual[i]
-
-
-@njit(cache=True, nogil=True)
-def _add_mixed(column, jacobian, scale, voxel, mix):
-    for i in range(len(column)):
-        for k in range(column.shape[1]):
-            mix[voxel[i], column[i, k]] += jacobian[i, k] * scale[i]
-
-
-@njit(cache=True, nogil=True)
-def _add_curvature(column, jacobian, weight, normal):
-    """The upper triangle of sum w J^T J."""
-    for i in range(len(column)):
-        for k in range(column.shape[1]):
-            value = weight[i] * jacobian[i, k]
-            if value != 0:
-                row = column[i, k]
-                for l in range(column.shape[1]):
-                    if column[i, l] >= row:
-                        normal[row, column[i, l]] += value * jacobian[i, l]

@@ -15,19 +15,19 @@ directions that the gauges fix, and these are many, are no evidence that a term 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import libtbx
 import libtbx.phil
 import numpy as np
+import scipy.sparse
 
 from dials_diffuse.algorithms.scaling.axis import mean_basis
 from dials_diffuse.algorithms.scaling.design import Block, Design
 
 #: Standard deviations of differences, in the terms' units (MultiBatchScaler.units): at first, and limits.
 INITIAL, LOWEST, HIGHEST = 0.02, 1e-4, 0.5
-#: Part of an update's way (in logarithms) that is gone: updates of weakly determined terms go up to twice as far.
-DAMPING = 0.6
 
 
 @dataclass
@@ -52,9 +52,8 @@ class Differences:
     jacobian: np.ndarray
 
     def trace(self, covariance: np.ndarray) -> float:
-        """Expected sum of the squares of the differences' errors, for the covariance of all parameters."""
-        inside = covariance[self.columns, self.columns]
-        return float(np.einsum("ij,jk,ik->", self.jacobian, inside, self.jacobian, optimize=True))
+        """Expected sum of the squares of the differences' errors, for the covariance of the block's parameters."""
+        return float(np.einsum("ij,jk,ik->", self.jacobian, covariance, self.jacobian, optimize=True))
 
 
 class Smoothness:
@@ -70,13 +69,17 @@ class Smoothness:
     def __init__(self, design: Design, params: libtbx.phil.scope_extract) -> None:
         self.design = design
         self.size: dict[str, float] = {}
-        self._free: list[str] = []
+        self._free: set[str] = set()
         for block in design.blocks:
             given = getattr(params, block.term.name, libtbx.Auto)
-            for key in _keys(block):
-                self.size[key] = INITIAL if given is libtbx.Auto else given
-                if given is libtbx.Auto:
-                    self._free.append(key)
+            self.size.update(dict.fromkeys(_keys(block), INITIAL if given is libtbx.Auto else given))
+            if given is libtbx.Auto:
+                self._free.update(_keys(block))
+
+    @property
+    def is_sought(self) -> bool:
+        """Whether some sizes are to be found from the data."""
+        return len(self._free) > 0
 
     def differences(self, parameters: np.ndarray, unit: np.ndarray) -> list[Differences]:
         """Differences of all blocks' parameters, shape (p,), in their units, shape (p,)."""
@@ -85,18 +88,29 @@ class Smoothness:
             found += _differences(block, parameters[block.columns], unit[block.columns.start])
         return found
 
-    def restraints(self, differences: list[Differences]) -> tuple[np.ndarray, np.ndarray]:
-        """What the differences add to the normal equations of shifts: matrix, shape (p, p), and right side, (p,)."""
-        size = self.design.size
-        left, right = np.zeros((size, size)), np.zeros(size)
+    def equations(self, differences: list[Differences]) -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
+        """The differences after a shift of the parameters, in units of their sizes, are nothing.
+
+        Returns
+        -------
+        rows : csr_matrix, shape (k, p)
+        targets : ndarray, shape (k,)
+        """
+        rows, targets = [scipy.sparse.csr_matrix((0, self.design.size))], [np.empty(0)]
         for these in differences:
-            precision = self.size[these.key] ** -2
-            left[these.columns, these.columns] += precision * these.jacobian.T @ these.jacobian
-            right[these.columns] -= precision * these.jacobian.T @ these.now
-        return left, right
+            size, part = self.size[these.key], scipy.sparse.coo_matrix(these.jacobian)
+            shape = (len(these.now), self.design.size)
+            at = (part.row, part.col + these.columns.start)
+            rows.append(scipy.sparse.csr_matrix((part.data / size, at), shape=shape))
+            targets.append(-these.now / size)
+        return scipy.sparse.vstack(rows, format="csr"), np.concatenate(targets)
 
     def update(
-        self, differences: list[Differences], shift: np.ndarray, covariance: np.ndarray, prior_covariance: np.ndarray
+        self,
+        differences: list[Differences],
+        shift: np.ndarray,
+        covariance: Callable[[slice], np.ndarray],
+        prior_covariance: Callable[[slice], np.ndarray],
     ) -> None:
         """One step of the module's formula.
 
@@ -106,22 +120,22 @@ class Smoothness:
             Before the shift.
         shift : ndarray, shape (p,)
             Of the parameters.
-        covariance : ndarray, shape (p, p)
-            The inverse of the curvature with the restraints.
-        prior_covariance : ndarray, shape (p, p)
+        covariance : callable
+            The inverse of the curvature with the restraints, of a block's columns: shape (block, block).
+        prior_covariance : callable
             That of the restraints without the data.
         """
         prior, posterior, squares = ({key: 0.0 for key in self.size} for _ in range(3))
         for these in differences:
             step = these.now + these.jacobian @ shift[these.columns]
             squares[these.key] += step @ step
-            prior[these.key] += these.trace(prior_covariance)
-            posterior[these.key] += these.trace(covariance)
+            prior[these.key] += these.trace(prior_covariance(these.columns))
+            posterior[these.key] += these.trace(covariance(these.columns))
         for key in self._free:
             if prior[key] == 0:
                 continue
             gain = max(prior[key] - posterior[key], 1e-6 * prior[key])
-            size = self.size[key] * (squares[key] / gain) ** (DAMPING / 2)
+            size = self.size[key] * (squares[key] / gain) ** 0.5
             self.size[key] = float(np.clip(size, max(LOWEST, 0.5 * self.size[key]), min(HIGHEST, 2 * self.size[key])))
 
 

@@ -38,6 +38,12 @@ def columns_of(scaler: MultiBatchScaler, name: str, experiment: int = 0) -> slic
     return block.columns
 
 
+def dense_curvature(scaler: MultiBatchScaler) -> np.ndarray:
+    """Of a design that is one part."""
+    (block,) = scaler._curvature().blocks
+    return block
+
+
 def scale_counting(dataset: Dataset, terms: str, *assignments: str) -> dict:
     """Scale data of which it is known that nothing but counting makes errors."""
     fixed = ("outlier.reject=False", "error_model.a=1", "error_model.b=0", f"scaling.terms={terms}")

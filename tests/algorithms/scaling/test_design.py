@@ -9,6 +9,7 @@ from dxtbx.model.experiment_list import ExperimentList
 from extra_terms import DampingTerm, FalloffTerm, GlowTerm, SlopeTerm, models_of, use_terms
 
 from dials_diffuse.algorithms.scaling.design import Design
+from dials_diffuse.algorithms.scaling.parts import Part
 from dials_diffuse.algorithms.scaling.places import Places
 from dials_diffuse.parameters import parameters
 
@@ -66,7 +67,7 @@ def setting(monkeypatch):
 
 def test_values_are_those_of_plain_sums(setting):
     design, placed, experiments, experiment, position, q = setting
-    found = placed.values(design.parameters, placed.basis(slice(None)))
+    found = placed.values(design.parameters)
     for i, e in enumerate(experiment):
         outer, inner, offset = 1.0, 1.0, 0.0
         if e < len(experiments):
@@ -94,29 +95,33 @@ def test_jacobian_is_that_of_finite_differences(setting):
     parameters_ = design.parameters
 
     def model(p):
-        values = placed.values(p, placed.basis(slice(None)))
+        values = placed.values(p)
         return response * values.outer * (values.inner * intensity + values.offset)
 
-    basis = placed.basis(slice(None))
-    column = basis[0]
-    jacobian = placed.jacobian(basis, placed.values(parameters_, basis), response, intensity)
-    dense = np.zeros((len(response), design.size))
+    slopes = placed.slopes(placed.values(parameters_), response, intensity)
+    column, jacobian = Part(design, design.blocks).jacobian(placed, slopes)
+    dense = np.zeros((len(response), design.size + 1))  # the last for the column -1
     np.add.at(dense, (np.arange(len(response))[:, None], column), jacobian)
+    dense = dense[:, :-1]
     expected = np.empty_like(dense)
     for k, step in enumerate(1e-5 * np.eye(design.size)):
         expected[:, k] = (model(parameters_ + step) - model(parameters_ - step)) / 2e-5
     np.testing.assert_allclose(dense, expected, atol=1e-6 * np.abs(expected).max())
     assert (np.abs(expected).max(axis=0) > 0).sum() > 0.9 * design.size
+    vector, of_observations = rng.normal(size=design.size), rng.normal(size=len(response))
+    np.testing.assert_allclose(placed.apply(slopes, vector), dense @ vector, atol=1e-9 * np.abs(dense).max())
+    transposed = placed.apply_transposed(slopes * of_observations[:, None])
+    np.testing.assert_allclose(transposed, dense.T @ of_observations, atol=1e-9 * np.abs(dense).max())
 
 
 def test_parts_and_selections_are_of_the_whole(setting):
     design, placed, *_ = setting
-    whole = placed.values(design.parameters, placed.basis(slice(None))).terms
-    part = placed.values(design.parameters, placed.basis(slice(50, 80))).terms
+    whole = placed.values(design.parameters).terms
+    part = placed.select(slice(50, 80)).values(design.parameters).terms
     np.testing.assert_array_equal(part, whole[50:80])
     chosen = np.arange(len(whole)) % 7 == 2
     some = placed.select(chosen)
-    np.testing.assert_array_equal(some.values(design.parameters, some.basis(slice(None))).terms, whole[chosen])
+    np.testing.assert_array_equal(some.values(design.parameters).terms, whole[chosen])
 
 
 def test_put_gives_every_experiment_its_parameters(setting):

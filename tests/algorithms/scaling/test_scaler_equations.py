@@ -6,8 +6,9 @@ import numpy as np
 import observation_data
 import pytest
 from dials.array_family import flex
-from scalers import ALL, column, columns_of, scale_counting, scaler_of
+from scalers import ALL, column, columns_of, dense_curvature, scale_counting, scaler_of
 
+from dials_diffuse.algorithms.scaling import least_squares, parts, sample
 from dials_diffuse.algorithms.scaling import scaler as scaler_module
 from dials_diffuse.algorithms.scaling.error_model import ErrorModel
 
@@ -33,7 +34,7 @@ def brute_force(scaler):
     placed, size = scaler.placed, scaler.design.size
 
     def model(p, intensity):
-        values = placed.values(p, placed.basis(slice(None)))
+        values = placed.values(p)
         return observations.response * values.outer * (values.inner * intensity[voxel] + values.offset)
 
     jacobian = np.zeros((len(voxel), size + len(expected)))
@@ -66,31 +67,64 @@ def test_gradient_and_curvature(scaler):
     assert objective == pytest.approx(np.sum(weight * residual**2), rel=1e-9)
     expected = jacobian[:, :size].T @ (weight * residual)
     np.testing.assert_allclose(gradient, expected, atol=1e-7 * np.abs(expected).max())
-    curvature = scaler._curvature()
+    curvature = dense_curvature(scaler)
     np.testing.assert_array_equal(curvature, curvature.T)
     expected = schur_complement(jacobian, weight, size)
     np.testing.assert_allclose(curvature, expected, atol=1e-7 * np.abs(expected).max())
 
 
+def test_parts_are_of_the_whole(scaler, monkeypatch):
+    """Blocks of the curvature, and its product with a vector."""
+    whole = dense_curvature(scaler)
+    monkeypatch.setattr(parts, "ALL", 40)
+    monkeypatch.setattr(parts, "SEVERAL", 40)
+    scaler.parts = parts.parts_of(scaler.design)
+    assert len(scaler.parts) == 3  # two sweeps, and d
+    assert sorted(np.concatenate([part.columns for part in scaler.parts])) == list(range(len(whole)))
+    curvature = scaler._curvature()
+    for part, block in zip(scaler.parts, curvature.blocks):
+        np.testing.assert_allclose(block, whole[np.ix_(part.columns, part.columns)], atol=1e-12 * np.abs(whole).max())
+    vector = np.random.default_rng(3).normal(size=len(whole))
+    found = scaler._curvature_times(curvature, vector)
+    np.testing.assert_allclose(found, whole @ vector, atol=1e-10 * np.abs(whole @ vector).max())
+
+
+def test_parts_lead_to_the_same_parameters(monkeypatch):
+    """With smoothness that is given, for what is found of it depends a little on the parts."""
+    found = []
+    for largest in (1000, 40):
+        monkeypatch.setattr(parts, "ALL", largest)
+        monkeypatch.setattr(parts, "SEVERAL", largest)
+        dataset, _ = observation_data.make_dataset(1, sweeps=3, n_frames=30, samples=30, a=0.1, c=0.3, d=0.05)
+        smoothness = [f"smoothness.{name}=0.1" for name in ALL]
+        scaler = scaler_of(dataset, ALL, *COARSE, *smoothness)
+        assert (len(scaler.parts) > 1) == (largest == 40)
+        scaler.params.tolerance = 1e-9
+        scaler.fit()
+        found.append((scaler.parameters, np.sqrt(scaler.covariance.variances)))
+    (parameters, errors), (in_parts, errors_in_parts) = found
+    assert np.abs((parameters - in_parts) / errors).max() < 0.02
+    assert np.median(errors_in_parts / errors) == pytest.approx(1, abs=0.15)
+
+
 def test_chunks_make_no_difference(scaler, monkeypatch):
-    gradient, curvature = scaler._gradient()[0], scaler._curvature()
+    gradient, curvature = scaler._gradient()[0], dense_curvature(scaler)
     monkeypatch.setattr(scaler_module, "CHUNK", 100)
-    monkeypatch.setattr(scaler_module, "CHUNK_NUMBERS", 20 * scaler.design.size)
+    monkeypatch.setattr(least_squares, "PIECE", 20 * scaler.design.size)
     np.testing.assert_allclose(scaler._gradient()[0], gradient, atol=1e-10 * np.abs(gradient).max())
-    np.testing.assert_allclose(scaler._curvature(), curvature, atol=1e-12 * np.abs(curvature).max())
+    np.testing.assert_allclose(dense_curvature(scaler), curvature, atol=1e-12 * np.abs(curvature).max())
 
 
 def test_curvature_of_a_sample_of_voxels_is_unbiased(scaler, monkeypatch):
-    whole = scaler._curvature()
-    monkeypatch.setattr(scaler_module, "CURVATURE_OBSERVATIONS", len(scaler.observations.rows) // 5)
-    monkeypatch.setattr(scaler_module, "CURVATURE_OBSERVATIONS_EACH", 0)
+    whole = dense_curvature(scaler)
+    monkeypatch.setattr(sample, "OBSERVATIONS", len(scaler.observations.rows) // 5)
+    monkeypatch.setattr(sample, "OBSERVATIONS_EACH", 0)
     directions = np.random.default_rng(9).normal(size=(30, len(whole))) / np.sqrt(np.diag(whole))
     expected = np.einsum("ki,ij,kj->k", directions, whole, directions)
     parts = []
     for seed in range(60):
-        scaler.params.seed = seed
-        scaler._sample = scaler._choose_sample()
-        parts.append(np.einsum("ki,ij,kj->k", directions, scaler._curvature(), directions))
+        scaler._sample = sample.choose_sample(scaler.observations, scaler.q, scaler.design.size, seed)
+        parts.append(np.einsum("ki,ij,kj->k", directions, dense_curvature(scaler), directions))
     deviation = (np.mean(parts, axis=0) - expected) / (np.std(parts, axis=0, ddof=1) / np.sqrt(len(parts)))
     assert 0.01 < np.median(np.std(parts, axis=0) / expected) < 0.2
     assert np.sqrt(np.mean(deviation**2)) < 1.6
@@ -101,12 +135,12 @@ def test_sample_leads_to_the_same_parameters(monkeypatch):
     found = []
     for wanted in (10**9, 2000):
         dataset, _ = observation_data.make_dataset(1, n_frames=30, samples=30)
-        monkeypatch.setattr(scaler_module, "CURVATURE_OBSERVATIONS", wanted)
-        monkeypatch.setattr(scaler_module, "CURVATURE_OBSERVATIONS_EACH", 0)
+        monkeypatch.setattr(sample, "OBSERVATIONS", wanted)
+        monkeypatch.setattr(sample, "OBSERVATIONS_EACH", 0)
         scaler = scaler_of(dataset, ["scale", "absorption"], "smoothness.scale=0.05", "smoothness.absorption=0.05")
         scaler.params.tolerance = 1e-9
         scaler.fit()
-        found.append((scaler.parameters, np.sqrt(np.diag(scaler.covariance))))
+        found.append((scaler.parameters, np.sqrt(scaler.covariance.variances)))
     (parameters, errors), (sampled, _) = found
     assert np.abs(parameters - sampled).max() < 0.1 * np.median(errors)
 

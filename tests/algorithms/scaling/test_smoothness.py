@@ -19,6 +19,10 @@ def design_of(*names, sweeps=1):
     return Design(models_of(experiments, [names] * sweeps, scaling)), scaling.smoothness
 
 
+def block_of(matrix):
+    return lambda columns: matrix[columns, columns]
+
+
 def differences_of(block):
     """Operators that take differences of a block's parameters along each axis: built one row after another."""
     found = []
@@ -85,10 +89,12 @@ def test_size_of_the_largest_marginal_likelihood(monkeypatch, name, unit, sizes)
         right = np.zeros(design.size)
         right[block.columns] = (projected - normal @ now[block.columns] / unit) / unit
         differences = smoothness.differences(now, units)
-        restraint, pull = smoothness.restraints(differences)
+        rows, targets = smoothness.equations(differences)
+        restraint = (rows.T @ rows).toarray()
         covariance = np.linalg.inv(left + restraint)
-        shift = covariance @ (right + pull)
-        smoothness.update(differences, shift, covariance, np.linalg.pinv(restraint, hermitian=True))
+        shift = covariance @ (right + rows.T @ targets)
+        prior = np.linalg.pinv(restraint, hermitian=True)
+        smoothness.update(differences, shift, block_of(covariance), block_of(prior))
         now += shift
     found = [size for key, size in smoothness.size.items() if key.startswith(name)]
     np.testing.assert_allclose(found, expected, rtol=2e-3)
@@ -113,12 +119,13 @@ def test_prior_covariance_is_that_of_the_restraints_where_the_gauges_hold(monkey
 
     def look(smoothness, differences, shift, covariance, prior_covariance):
         found["prior"], found["differences"] = prior_covariance, differences
-        found["precision"] = smoothness.restraints(differences)[0]
+        rows, _ = smoothness.equations(differences)
+        found["precision"] = (rows.T @ rows).toarray()
         found["size"] = dict(smoothness.size)
 
     monkeypatch.setattr(Smoothness, "update", look)
     scaler.merge()
-    conditions, _ = scaler.gauges.conditions(scaler.parameters, 1.0)
+    conditions = scaler.gauges.conditions(scaler.parameters, 1.0)[0].toarray()
     scaler._step(scaler._curvature(), scaler._gradient()[0])
     _, values, directions = np.linalg.svd(conditions / np.linalg.norm(conditions, axis=1)[:, None])
     free = directions[np.sum(values > 1e-9) :].T
@@ -126,7 +133,8 @@ def test_prior_covariance_is_that_of_the_restraints_where_the_gauges_hold(monkey
     free_of_gauges = np.linalg.pinv(found["precision"], rcond=1e-9, hermitian=True)
     for key, size in found["size"].items():
         own = [these for these in found["differences"] if these.key == key]
-        traces = [sum(these.trace(c) for these in own) / size**2 for c in (found["prior"], exact, free_of_gauges)]
+        covariances = found["prior"], block_of(exact), block_of(free_of_gauges)
+        traces = [sum(these.trace(of(these.columns)) for these in own) / size**2 for of in covariances]
         assert traces[0] == pytest.approx(traces[1], rel=0.05)
         assert traces[0] < traces[2] * (0.95 if key.startswith("absorption") else 1.001)
 
@@ -154,9 +162,11 @@ def test_given_sizes_stay():
     params.offset = 0.07
     smoothness = Smoothness(design, params)
     differences = smoothness.differences(design.parameters, np.ones(design.size))
-    restraint = smoothness.restraints(differences)[0]
+    rows, _ = smoothness.equations(differences)
+    restraint = (rows.T @ rows).toarray()
     covariances = np.linalg.inv(np.eye(design.size) + restraint), np.linalg.pinv(restraint, hermitian=True)
-    smoothness.update(differences, np.random.default_rng(0).normal(size=design.size), *covariances)
+    shift = np.random.default_rng(0).normal(size=design.size)
+    smoothness.update(differences, shift, *(block_of(covariance) for covariance in covariances))
     assert smoothness.size["offset.q"] == smoothness.size["offset.phi"] == 0.07
     assert smoothness.size["scale.phi"] != 0.07
 
