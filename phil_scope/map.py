@@ -28,7 +28,7 @@ fill
   neighbours = 80
     .type = int(value_min=20)
     .help = "Measured voxels, the nearest, that a polynomial of the second degree is fitted to."
-  reach = 6
+  reach = 4
     .type = float(value_min=2, value_max=20)
     .help = "Farthest of them, in voxels. A hole that is not surrounded by measured voxels so near stays empty."
 }
@@ -44,7 +44,7 @@ isotropic
     .help = "Which, with kind=minimum."
   shells = 100
     .type = int(value_min=1)
-    .help = "Shells of equal width in |q|, interpolated smoothly; those with fewer than 25 voxels are joined."
+    .help = "Shells of equal width in |q|, interpolated smoothly; those with fewer than 10 voxels are joined."
 }
 symmetrise
 {

@@ -8,7 +8,7 @@ import libtbx.phil
 import numpy as np
 from dials.util import Sorry
 
-from dials_diffuse.algorithms.maps.bragg_points import near_bragg
+from dials_diffuse.algorithms.maps.bragg_points import BraggPattern
 from dials_diffuse.algorithms.maps.equivalents import slabs
 from dials_diffuse.map_file import FIELDS, DiffuseMap
 
@@ -36,9 +36,9 @@ def punch(diffuse_map: DiffuseMap, params: libtbx.phil.scope_extract) -> Diffuse
     if hkl is None and params.q is None:
         hkl = (1e-3, 1e-3, 1e-3)
     empty = {name: np.full(1, value, dtype)[0] for name, dtype, value, _ in FIELDS}
-    count = 0
+    pattern, count = BraggPattern(diffuse_map.grid, hkl=hkl, q=params.q), 0
     for planes in slabs(diffuse_map):
-        near = near_bragg(diffuse_map, planes, hkl=hkl, q=params.q)
+        near = pattern.near(diffuse_map, planes)
         count += np.count_nonzero(near & np.isfinite(diffuse_map.intensity[planes]))
         for name, field in diffuse_map.fields.items():
             field[planes][near] = empty[name]

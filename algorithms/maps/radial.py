@@ -12,7 +12,7 @@ from dials_diffuse.algorithms.maps.equivalents import Representatives, represent
 from dials_diffuse.map_file import DiffuseMap
 
 #: A shell with fewer different voxels is joined to the next one: it would tell of these, not of its |q|.
-LEAST_VOXELS = 25
+LEAST_VOXELS = 10
 #: At most so many voxels a shell are sorted to find its percentile.
 MOST_SORTED = 100_000
 
