@@ -15,7 +15,7 @@ SEQUENTIAL = ("viridis", "inferno", "magma", "cividis", "Greys")
 DIVERGING = ("RdBu_r", "coolwarm", "PuOr_r")
 COLOURS = 256
 #: Stripes where nothing was measured, and the ground between them: red, green, blue.
-NOT_MEASURED = ((172, 192, 174), (214, 228, 215))
+NOT_MEASURED = ((194, 211, 196), (221, 232, 222))
 
 
 @dataclass
