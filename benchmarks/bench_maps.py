@@ -76,4 +76,4 @@ if __name__ == "__main__":
         print("| format | time | CPU time | peak memory | file |\n| --- | --- | --- | --- | --- |")
         for name, options in CASES.items():
             format = name.partition(",")[0]
-            print(f"| {name} | {export([f'output.format={format}', *options])} |", flush=True)
+            print(f"| {name} | {export([f'format={format}', *options])} |", flush=True)

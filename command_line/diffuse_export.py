@@ -15,7 +15,7 @@ Examples::
 
   dials.diffuse_export merged.nxs output.map=merged.mtz
 
-  dials.diffuse_export merged.nxs output.format=ccp4 range.d_min=2
+  dials.diffuse_export merged.nxs format=ccp4 range.d_min=2
 
   dials.diffuse_export merged.nxs output.map=layers.nxs range.l=-1,1
 
@@ -24,14 +24,14 @@ Examples::
 
 phil_scope = parse(
     """
+format = nexus ccp4 mtz yell npz text
+  .type = choice
+  .help = "What to write. The format of the ending of output.map if not given."
 include scope dials_diffuse.phil_scope.export.phil_scope
 output {
   map = None
     .type = path
-    .help = "What to write. The map's name with the format's ending if not given."
-  format = nexus ccp4 mtz yell npz text
-    .type = choice
-    .help = "Its format. That of the ending of output.map if not given."
+    .help = "The file. The map's name with the format's ending if not given."
   log = dials.diffuse_export.log
     .type = path
     .help = "The log file."

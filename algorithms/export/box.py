@@ -24,6 +24,31 @@ def in_box(
     return replace(diffuse_map, grid=grid, h=h, k=k, l=l, fields=fields)
 
 
+def from_voxels(
+    diffuse_map: DiffuseMap, index: np.ndarray, columns: dict[str, np.ndarray], grid: GlobalGrid | None = None
+) -> DiffuseMap:
+    """A map of some voxels (of another grid, if there is one), empty elsewhere.
+
+    Parameters
+    ----------
+    diffuse_map : DiffuseMap
+        What it is a part of.
+    index : ndarray, shape (n, 3), int
+        One voxel at least.
+    columns : dict of str to ndarray, shape (n,)
+        Their values by field.
+    grid : GlobalGrid, optional
+    """
+    first = index.min(axis=0)
+    shape = tuple(index.max(axis=0) - first + 1)
+    position = tuple((index - first).T)
+    fields = {}
+    for name, values in columns.items():
+        fields[name] = np.full(shape, EMPTY[name])
+        fields[name][position] = values
+    return in_box(diffuse_map, fields, first, grid)
+
+
 def extent(present: np.ndarray) -> list[tuple[int, int]]:
     """First and last places along each axis where a boolean array of three axes is true; (0, -1) if it nowhere is."""
     found = [np.flatnonzero(present.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]

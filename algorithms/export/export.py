@@ -73,14 +73,14 @@ def output_name(map_files: list[str], params: libtbx.phil.scope_extract) -> tupl
     """
     if len(map_files) > 1:
         raise Sorry(f"{' and '.join(map_files)} are several maps: give one at a time.")
-    name, format = params.output.map, params.output.format
+    name, format = params.output.map, params.format
     if format is None:
         endings = {ending: key for key, known in FORMATS.items() for ending in known.endings}
         if name is None:
-            raise Sorry("Say what to write: output.map=merged.mtz, for instance, or output.format=mtz.")
+            raise Sorry("Say what to write: output.map=merged.mtz, for instance, or format=mtz.")
         if Path(name).suffix not in endings:
             raise Sorry(
-                f"output.map={name} does not tell the format: end it with {', '.join(endings)}, or give output.format."
+                f"output.map={name} does not tell the format: end it with {', '.join(endings)}, or give format."
             )
         return name, endings[Path(name).suffix]
     return name or Path(map_files[0]).stem + FORMATS[format].endings[0], format
@@ -110,12 +110,11 @@ def prepare(map_file: str, format: str, params: libtbx.phil.scope_extract) -> Di
     if not np.isfinite(diffuse_map.intensity).any():
         raise Sorry(f"{map_file} is empty: nothing was measured.")
     whole = wants_all(format, params)
-    if whole or params.ndiv is not None:
-        diffuse_map = expand(diffuse_map)
-    limits = params.range
     if params.ndiv is not None:
         diffuse_map = resample(diffuse_map, params.ndiv)
-        diffuse_map = cut(diffuse_map, d_min=diffuse_map.grid.d_min)  # a larger voxel's centre may lie beyond
+    elif whole:
+        diffuse_map = expand(diffuse_map)
+    limits = params.range
     diffuse_map = cut(diffuse_map, (limits.h, limits.k, limits.l), limits.d_min, limits.d_max)
     return diffuse_map if whole or known.lists else asymmetric_unit(diffuse_map)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from dataclasses import replace
@@ -66,10 +65,16 @@ def export_mtz(diffuse_map: DiffuseMap, filename: str | os.PathLike, expand: boo
         intensity_type, error_type = ("K", "M") if sign else ("J", "Q")
         _add_column(dataset, f"I{sign}", intensity_type, columns[f"intensity{sign}"])
         _add_column(dataset, f"SIGI{sign}", error_type, columns[f"intensity_errors{sign}"])
+    for sign in signs:
         _add_column(dataset, f"N{sign}", "I", columns[f"observations{sign}"])
-    mtz.write(os.fspath(filename))
-    if os.path.getsize(filename) < 4 * len(index) * mtz.n_columns():  # the library says nothing of it
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(filename))
+    try:
+        mtz.write(os.fspath(filename))
+    except RuntimeError as error:
+        raise OSError(f"{error}") from error
+    with open(filename, "rb") as handle:  # of the last part the library does not say so
+        handle.seek(-80, os.SEEK_END)
+        if not handle.read().startswith(b"MTZENDOFHEADERS"):
+            raise OSError("the end of the file is missing")
 
 
 def _add_column(dataset: iotbx.mtz.dataset, label: str, kind: str, values: np.ndarray) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from dials_diffuse.algorithms.export.box import EMPTY, extent, in_box
+from dials_diffuse.algorithms.export.box import EMPTY, from_voxels, in_box
 from dials_diffuse.map_file import DiffuseMap
 
 
@@ -21,8 +21,8 @@ def expand(diffuse_map: DiffuseMap) -> DiffuseMap:
     lowest, rotations = diffuse_map.lowest, diffuse_map.grid.rotations
     if is_expanded(measured, lowest, rotations):
         return diffuse_map
-    begin, shape = _box(measured, lowest, rotations)
-    source = _sources(measured, lowest, rotations, begin, shape)
+    begin, end = _bounds(measured, lowest, rotations)
+    source = _sources(measured, lowest, rotations, begin, end)
     fields = {
         name: np.where(source >= 0, values.reshape(-1)[source], EMPTY[name])
         for name, values in diffuse_map.fields.items()
@@ -40,7 +40,7 @@ def asymmetric_voxels(diffuse_map: DiffuseMap) -> tuple[np.ndarray, dict[str, np
     columns : dict of str to ndarray, shape (n,)
         Their values in every field of the map.
     """
-    chosen = _representatives(np.isfinite(diffuse_map.intensity), diffuse_map.lowest, diffuse_map.grid.rotations)
+    chosen = representatives(np.isfinite(diffuse_map.intensity), diffuse_map.lowest, diffuse_map.grid.rotations)
     index, columns = _listed(diffuse_map, chosen)
     return diffuse_map.grid.map_to_asu(index), columns
 
@@ -57,45 +57,34 @@ def _listed(diffuse_map: DiffuseMap, chosen: np.ndarray) -> tuple[np.ndarray, di
 
 def asymmetric_unit(diffuse_map: DiffuseMap) -> DiffuseMap:
     """The map of the asymmetric unit alone, empty elsewhere."""
-    index, columns = asymmetric_voxels(diffuse_map)
-    if len(index) == 0:
-        return diffuse_map
-    begin = index.min(axis=0)
-    shape = tuple(index.max(axis=0) - begin + 1)
-    position = tuple((index - begin).T)
-    fields = {}
-    for name, values in columns.items():
-        fields[name] = np.full(shape, EMPTY[name])
-        fields[name][position] = values
-    return in_box(diffuse_map, fields, begin)
-
-
-def _box(measured: np.ndarray, lowest: np.ndarray, rotations: np.ndarray) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """First voxel and shape of the box that holds all voxels equivalent to those measured, or a little more."""
-    ends = [(low + first, low + last) for low, (first, last) in zip(lowest, extent(measured))]
-    corners = np.array(np.meshgrid(*ends)).reshape(3, -1).T @ rotations
-    begin = corners.min(axis=(0, 1))
-    return begin, tuple(int(n) for n in corners.max(axis=(0, 1)) - begin + 1)
+    return from_voxels(diffuse_map, *asymmetric_voxels(diffuse_map))
 
 
 @njit(cache=True)
-def _mate(i, j, k, lowest, rotation):
-    """Place, from ``lowest``, of the voxel equivalent to the one at place (i, j, k)."""
-    h, k, l = i + lowest[0], j + lowest[1], k + lowest[2]
+def rotated(h, k, l, rotation):
+    """The voxel equivalent to (h, k, l) by an operation."""
     return (
-        h * rotation[0, 0] + k * rotation[1, 0] + l * rotation[2, 0] - lowest[0],
-        h * rotation[0, 1] + k * rotation[1, 1] + l * rotation[2, 1] - lowest[1],
-        h * rotation[0, 2] + k * rotation[1, 2] + l * rotation[2, 2] - lowest[2],
+        h * rotation[0, 0] + k * rotation[1, 0] + l * rotation[2, 0],
+        h * rotation[0, 1] + k * rotation[1, 1] + l * rotation[2, 1],
+        h * rotation[0, 2] + k * rotation[1, 2] + l * rotation[2, 2],
     )
 
 
 @njit(cache=True)
-def _inside(place, shape):
+def mate_of(i, j, k, lowest, rotation):
+    """Place, in an array whose first voxel is ``lowest``, of the voxel equivalent to the one at place (i, j, k)."""
+    h, k, l = rotated(i + lowest[0], j + lowest[1], k + lowest[2], rotation)
+    return h - lowest[0], k - lowest[1], l - lowest[2]
+
+
+@njit(cache=True)
+def inside(place, shape):
+    """Whether a place lies in an array of a shape."""
     return 0 <= place[0] < shape[0] and 0 <= place[1] < shape[1] and 0 <= place[2] < shape[2]
 
 
 @njit(cache=True)
-def _representatives(measured, lowest, rotations):
+def representatives(measured, lowest, rotations):
     """Measured voxels after which, in the order of the array, none equivalent to them is measured; bool."""
     chosen = measured.copy()
     for i in range(measured.shape[0]):
@@ -103,8 +92,8 @@ def _representatives(measured, lowest, rotations):
             for k in range(measured.shape[2]):
                 if measured[i, j, k]:
                     for rotation in rotations:
-                        mate = _mate(i, j, k, lowest, rotation)
-                        if mate > (i, j, k) and _inside(mate, measured.shape) and measured[mate]:
+                        mate = mate_of(i, j, k, lowest, rotation)
+                        if mate > (i, j, k) and inside(mate, measured.shape) and measured[mate]:
                             chosen[i, j, k] = False
                             break
     return chosen
@@ -126,8 +115,8 @@ def is_expanded(measured, lowest, rotations):
             for k in range(measured.shape[2]):
                 if measured[i, j, k]:
                     for rotation in rotations:
-                        mate = _mate(i, j, k, lowest, rotation)
-                        if not (_inside(mate, measured.shape) and measured[mate]):
+                        mate = mate_of(i, j, k, lowest, rotation)
+                        if not (inside(mate, measured.shape) and measured[mate]):
                             return False
                         if mate > (i, j, k):
                             break  # it will be looked at from there
@@ -135,11 +124,27 @@ def is_expanded(measured, lowest, rotations):
 
 
 @njit(cache=True)
-def _sources(measured, lowest, rotations, begin, shape):
+def _bounds(measured, lowest, rotations):
+    """First and last voxel, along each axis, of all that are equivalent to measured ones; shape (3,), int64, twice."""
+    begin, end = np.full(3, np.iinfo(np.int64).max), np.full(3, np.iinfo(np.int64).min)
+    for i in range(measured.shape[0]):
+        for j in range(measured.shape[1]):
+            for k in range(measured.shape[2]):
+                if measured[i, j, k]:
+                    for rotation in rotations:
+                        mate = mate_of(i, j, k, lowest, rotation)
+                        for axis in range(3):
+                            begin[axis] = min(begin[axis], mate[axis] + lowest[axis])
+                            end[axis] = max(end[axis], mate[axis] + lowest[axis])
+    return begin, end
+
+
+@njit(cache=True)
+def _sources(measured, lowest, rotations, begin, end):
     """Where, in the flat array of ``measured``, the voxels of a box find their values; int64, -1 nowhere."""
-    source = np.full(shape, -1, dtype=np.int64)
+    source = np.full((end[0] - begin[0] + 1, end[1] - begin[1] + 1, end[2] - begin[2] + 1), -1)
     shift = lowest - begin
-    chosen = _representatives(measured, lowest, rotations)
+    chosen = representatives(measured, lowest, rotations)
     for i in range(measured.shape[0]):
         for j in range(measured.shape[1]):
             for k in range(measured.shape[2]):
@@ -148,9 +153,9 @@ def _sources(measured, lowest, rotations, begin, shape):
                     source[i + shift[0], j + shift[1], k + shift[2]] = flat
                 if chosen[i, j, k]:
                     for rotation in rotations:
-                        a, b, c = _mate(i, j, k, lowest, rotation)
+                        a, b, c = mate_of(i, j, k, lowest, rotation)
                         place = (a + shift[0], b + shift[1], c + shift[2])
-                        within = _inside((a, b, c), measured.shape)
+                        within = inside((a, b, c), measured.shape)
                         if not (within and measured[a, b, c]):
                             source[place] = flat
     return source
