@@ -9,12 +9,19 @@ import libtbx.phil
 import numpy as np
 from dials.util import Sorry
 
-from dials_diffuse.algorithms.maps.equivalents import representatives, slabs
+from dials_diffuse.algorithms.maps.equivalents import Representatives, representatives, slabs
 from dials_diffuse.algorithms.maps.radial import Shells, shells_of
 from dials_diffuse.algorithms.maps.two_maps import check_same_lattice, in_box_of
 from dials_diffuse.map_file import DiffuseMap
 
 logger = logging.getLogger("dials.diffuse.maps")
+
+#: Voxels that the factor is found from, at most.
+MOST = 1_000_000
+#: Rounds of weights.
+ROUNDS = 20
+#: Deviations, in standard deviations, from which a voxel has no weight: 95 % efficiency if all are normal.
+BIWEIGHT = 4.685
 
 
 @dataclass
@@ -24,7 +31,7 @@ class RelativeScale:
     Attributes
     ----------
     factor, error : float
-        And its standard deviation, multiplied by the square root of ``chi_squared`` where that is above 1.
+        And its standard deviation.
     q, offset : ndarray, shape (n,)
         Mean |q| of shells in 1/A, and the offset there; 0 if none was wanted.
     chi_squared : float
@@ -93,7 +100,8 @@ def relative_scale(first: DiffuseMap, other: DiffuseMap, name: str, params: libt
 
     It minimises sum (x - s y - o)^2 / (sigma_x^2 + s^2 sigma_y^2) over the voxels that were measured in both, one of
     each set of equivalent ones: Deming (1943) Statistical Adjustment of Data; York (1966) Can. J. Phys. 44, 1079. (With
-    weights that do not depend on s the errors of y would make s too small.)
+    weights that do not depend on s the errors of y would make s too small.) Voxels in which the maps differ are
+    what is looked for, so that these lose their weight: Tukey's biweight (Beaton & Tukey (1974) Technometrics 16, 147).
 
     Parameters
     ----------
@@ -107,52 +115,92 @@ def relative_scale(first: DiffuseMap, other: DiffuseMap, name: str, params: libt
     Sorry
         As there.
     """
-    from scipy.optimize import minimize_scalar
-
     chosen = np.isfinite(first.intensity) & np.isfinite(other.intensity)
     chosen &= (first.fields["filled"] | other.fields["filled"]) == 0
     chosen &= (first.intensity_errors > 0) & (other.intensity_errors > 0)
     voxels = representatives(other, chosen)
     if len(voxels) == 0:
         raise Sorry(f"{name} has no voxel with an intensity and an error in common with the first map.")
-    x, x_variance = (first.fields[field][voxels.position].astype(float) for field in ("intensity", "intensity_errors"))
-    y, y_variance = voxels.values(), voxels.values("intensity_errors") ** 2
-    x_variance **= 2
-    shells = shells_of(voxels.q, params.shells if params.offset else 1)
-    number = shells.number(voxels.q)
-
-    def residual(factor: float) -> tuple[float, np.ndarray]:
-        weight = 1 / (x_variance + factor**2 * y_variance)
-        rest = x - factor * y
-        offset = _offset(shells, number, weight, rest) if params.offset else np.zeros(len(shells))
-        return float(np.sum(weight * (rest - offset[number]) ** 2)), offset
-
-    factor, error = params.scale, 0.0
-    freedom = max(len(x) - 1 - params.offset * len(shells), 1)
+    pair = _Pair.of(first, voxels, params)
+    weights, factor = np.ones(len(pair.x)), params.scale
     if factor is None:
-        guess = np.sqrt(_power(x, x_variance, shells, number, params) / _power(y, y_variance, shells, number, params))
-        if not 0 < guess < np.inf:
+        factor = pair.guess()
+        if not 0 < factor < np.inf:
             raise Sorry(f"{name} or the first map is nothing but noise: give difference.scale.")
-        found = minimize_scalar(
-            lambda log: residual(np.exp(log))[0], bracket=(np.log(guess) - 0.1, np.log(guess) + 0.1), tol=1e-10
-        )
-        factor = float(np.exp(found.x))
-        step = 1e-3
-        curvature = (
-            residual(np.exp(found.x + step))[0] - 2 * found.fun + residual(np.exp(found.x - step))[0]
-        ) / step**2
-        error = factor * np.sqrt(2 / curvature * max(found.fun / freedom, 1)) if curvature > 0 else np.inf
-    chi_squared, offset = residual(factor)
-    q = shells.sums(number, voxels.q) / shells.sums(number, None)
-    return RelativeScale(factor, float(error), q, offset, chi_squared / freedom)
+    for round in range(ROUNDS):
+        before = factor
+        if params.scale is None:
+            factor = pair.best(factor, weights)
+        deviation = pair.deviations(factor, weights)[0]
+        limit = BIWEIGHT * max(1.0, 1.4826 * float(np.median(np.abs(deviation))))
+        weights = np.maximum(1 - (deviation / limit) ** 2, 1e-3) ** 2
+        if abs(factor - before) < 1e-6 * factor and round > 0:
+            break
+    deviation, offset = pair.deviations(factor, weights)
+    error = pair.error(factor, weights) if params.scale is None else 0.0
+    freedom = max(len(pair.x) - (params.scale is None) - params.offset * len(pair.shells), 1)
+    q = pair.shells.sums(pair.number, pair.q) / pair.shells.sums(pair.number, None)
+    return RelativeScale(factor, error, q, offset, float(deviation @ deviation) / freedom)
 
 
-def _offset(shells: Shells, number: np.ndarray, weight: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    return shells.sums(number, weight * rest) / shells.sums(number, weight)
+@dataclass
+class _Pair:
+    """Voxels of two maps: intensities, variances, |q|, shells; shape (m,)."""
 
+    x: np.ndarray
+    x_variance: np.ndarray
+    y: np.ndarray
+    y_variance: np.ndarray
+    q: np.ndarray
+    shells: Shells
+    number: np.ndarray
+    with_offset: bool
 
-def _power(values, variance, shells, number, params) -> float:
-    """Sum of squares without what the errors add; about the shells' means if there is an offset."""
-    if params.offset:
-        values = values - (shells.sums(number, values) / shells.sums(number, None))[number]
-    return max(float(np.sum(values**2 - variance)), 0.0) or float(np.sum(values**2))
+    @classmethod
+    def of(cls, first: DiffuseMap, voxels: Representatives, params: libtbx.phil.scope_extract) -> _Pair:
+        """Every so many of the voxels, if they are more than :data:`MOST`."""
+        every = slice(None, None, len(voxels) // MOST + 1)
+        place = tuple(n[every] for n in voxels.position)
+        x, x_error = (first.fields[name][place].astype(float) for name in ("intensity", "intensity_errors"))
+        y, y_error = (voxels.of.fields[name][place].astype(float) for name in ("intensity", "intensity_errors"))
+        q = voxels.q[every]
+        shells = shells_of(q, params.shells if params.offset else 1)
+        return cls(x, x_error**2, y, y_error**2, q, shells, shells.number(q), params.offset)
+
+    def deviations(self, factor: float, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(x - s y - o) / sigma, shape (m,), and the best offset o of each shell."""
+        variance = self.x_variance + factor**2 * self.y_variance
+        rest = self.x - factor * self.y
+        if not self.with_offset:
+            return rest / np.sqrt(variance), np.zeros(len(self.shells))
+        weight = weights / variance
+        offset = self.shells.sums(self.number, weight * rest) / self.shells.sums(self.number, weight)
+        return (rest - offset[self.number]) / np.sqrt(variance), offset
+
+    def objective(self, logarithm: float, weights: np.ndarray) -> float:
+        return float(weights @ self.deviations(np.exp(logarithm), weights)[0] ** 2)
+
+    def best(self, start: float, weights: np.ndarray) -> float:
+        """The factor of the least objective."""
+        from scipy.optimize import minimize_scalar
+
+        bracket = (np.log(start) - 0.05, np.log(start) + 0.05)
+        return float(np.exp(minimize_scalar(self.objective, bracket, args=(weights,), tol=1e-8).x))
+
+    def error(self, factor: float, weights: np.ndarray) -> float:
+        """Standard deviation of the factor, from the curvature of the objective; times its square root above 1."""
+        at, step = np.log(factor), 1e-3
+        least = self.objective(at, weights)
+        curvature = self.objective(at + step, weights) - 2 * least + self.objective(at - step, weights)
+        return float(factor * step * np.sqrt(2 / max(curvature, 1e-300) * max(least / weights.sum(), 1)))
+
+    def guess(self) -> float:
+        """From the maps' powers, without what errors add; about the shells' means if there is an offset."""
+        powers = []
+        for values, variance in ((self.x, self.x_variance), (self.y, self.y_variance)):
+            if self.with_offset:
+                means = self.shells.sums(self.number, values) / self.shells.sums(self.number, None)
+                values = values - means[self.number]
+            power = float(values @ values)
+            powers.append(max(power - float(variance.sum()), 0.01 * power))
+        return float(np.sqrt(powers[0] / powers[1])) if powers[1] > 0 else np.inf

@@ -12,7 +12,7 @@ from dials.util import Sorry
 
 from dials_diffuse.algorithms.maps.equivalents import Representatives, representatives
 from dials_diffuse.algorithms.maps.two_maps import SAME_CELL
-from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.grid import GlobalGrid, lattice_group
 from dials_diffuse.map_file import DiffuseMap
 
 logger = logging.getLogger("dials.diffuse.maps")
@@ -87,9 +87,8 @@ def grid_of_group(grid: GlobalGrid, wanted: sgtbx.space_group_info | None) -> Gl
     averaged = replace(grid, space_group=group, unit_cell=cell, friedel_apart=False)  # tells if ndiv does not fit
     if not grid.unit_cell.is_similar_to(cell, *SAME_CELL):
         raise Sorry(f"The unit cell {grid.unit_cell} of the map does not fit symmetrise.group={wanted}.")
-    for translation in grid.space_group:
-        if translation.r().is_unit_mx():
-            group.expand_ltr(translation.t())
+    for translation in lattice_group(grid.space_group):
+        group.expand_ltr(translation.t())
     return replace(averaged, space_group=group)
 
 

@@ -103,7 +103,7 @@ def _from_table(filename, label, grid):
     try:
         table = flex.reflection_table.from_file(os.fspath(filename))
         columns = [table[f"intensity.scale.{name}"] for name in ("value", "variance")]
-    except (RuntimeError, KeyError, OSError) as error:
+    except Exception as error:  # whatever is in it
         raise Sorry(f"{filename} is no table of reflections with intensity.scale.value and .variance.") from error
     value, variance = (flumpy.to_numpy(column) for column in columns)
     index = miller_index_to_numpy(table["miller_index"])

@@ -8,7 +8,7 @@ import numpy as np
 from cctbx import sgtbx
 from dials.util import Sorry
 
-from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.grid import GlobalGrid, lattice_group
 from dials_diffuse.map_file import DiffuseMap
 
 #: Relative difference of cell edges, and difference of angles in degrees, up to which cells are the same crystal's.
@@ -63,13 +63,16 @@ def in_box_of(first: DiffuseMap, second: DiffuseMap, names: tuple[str, ...]) -> 
 
 
 def common_grid(first: GlobalGrid, second: GlobalGrid) -> GlobalGrid:
-    """The first grid with the symmetry operations that both have."""
+    """The first grid with the symmetry that both have; without screw axes and glide planes if they differ."""
     apart = first.friedel_apart or second.friedel_apart
     if first.laue_group == second.laue_group:
         return replace(first, friedel_apart=apart)
+    kinds = [grid.space_group.build_derived_point_group() if apart else grid.laue_group for grid in (first, second)]
     group = sgtbx.space_group()
-    others = {operation.mod_positive().as_xyz() for operation in second.space_group.all_ops(1)}
-    for operation in first.space_group.all_ops(1):
-        if operation.mod_positive().as_xyz() in others:
+    for operation in kinds[0]:
+        if kinds[1].contains(operation):
             group.expand_smx(operation)
+    for translation in lattice_group(first.space_group):
+        if lattice_group(second.space_group).contains(translation):
+            group.expand_ltr(translation.t())
     return replace(first, space_group=group, friedel_apart=apart)

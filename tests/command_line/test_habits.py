@@ -34,6 +34,7 @@ INPUTS = {
     "scale": ("corrected.expt", "corrected.refl"),
     "merge": ("scaled.expt", "scaled.refl"),
     "process": ("refined_1.expt", "refined_1.refl", "integration=False", *EXTRACTION),
+    "map": ("merged.nxs", "operations=variational"),
     "view": ("merged.nxs", "browser=False", "output.png=merged.png"),
 }
 WITH_INPUTS = [name for name in PROGRAMS if name in INPUTS]  # without any, the others do their work at once

@@ -92,7 +92,7 @@ def test_substitution_by_random_supercells():
     centres = np.concatenate([vectors, -vectors[1:]])
     heights = np.array([*expected.values(), *list(expected.values())[1:]])
     steps = cartesian(np.eye(3) * np.array(NDIV)[:, None] / np.array(found.values.shape)[:, None])
-    for vector, value in zip(vectors, expected.values()):
+    for vector in vectors:
         place = np.rint(np.linalg.solve(steps.T, vector)) @ steps
         tails = peak(place - centres, clouds(4 * 1.2**2)) @ heights / height
         assert found.at(vector[None])[0] == pytest.approx(tails, abs=0.015 * expected[0, 0, 0])
