@@ -36,6 +36,7 @@ INPUTS = {
     "process": ("refined_1.expt", "refined_1.refl", "integration=False", *EXTRACTION),
     "map": ("merged.nxs", "operations=variational"),
     "view": ("merged.nxs", "browser=False", "output.png=merged.png"),
+    "export": ("merged.nxs", "format=mtz"),
 }
 WITH_INPUTS = [name for name in PROGRAMS if name in INPUTS]  # without any, the others do their work at once
 
