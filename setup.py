@@ -23,7 +23,7 @@ for folder in FOLDERS:
 
 # dials, dxtbx, h5py: README.md, "Installation", says why they are not listed here. Debian's xraylib has no metadata, so
 # DIALS 3.12, which looks for all requirements when it loads our plug-in, would not find it; pip's has.
-dependencies = ["jinja2", "numba>=0.56", "numpy", "plotly", "scipy", "tqdm"]
+dependencies = ["jinja2", "mrcfile", "numba>=0.56", "numpy", "plotly", "scipy", "tqdm"]
 if find_spec("xraylib") is None:
     dependencies.append("xraylib")
 
