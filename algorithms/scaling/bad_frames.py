@@ -18,7 +18,6 @@ sum(c z^2) has the mean and the variance sum(c), as a Gamma variate of that size
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import libtbx.phil
@@ -115,7 +114,7 @@ def find_bad_frames(
     hits: list[_Hit] = []
     for _ in range(ROUNDS):
         sums = _sums(observations, q, prior, ~bad[frame], cell, frames.n, places)
-        found = list(_improbable(sums, frames, params))
+        found = _improbable(sums, frames, params)
         off = [hit for hit in found if hit.reason != SCATTER]
         new = _worst(off or found)  # where the signal is wrong the scatter is large as well
         for hit in new:
@@ -302,8 +301,10 @@ class _Hit:
     n_sigma: float
 
 
-def _improbable(sums: _Sums, frames: _Frames, params: libtbx.phil.scope_extract) -> Iterator[_Hit]:
+@np.errstate(divide="ignore", invalid="ignore")  # what nothing is known of is not improbable
+def _improbable(sums: _Sums, frames: _Frames, params: libtbx.phil.scope_extract) -> list[_Hit]:
     """All windows that are bad, overlapping as they are."""
+    found = []
     experiment = frames.experiment
     longest = int(np.max(np.diff(frames.first)))
     widths = [width for width in (*range(1, 9), 12, 16, 24, 32, 48, 64, 96, 128) if width <= max(longest // 3, 1)]
@@ -327,15 +328,10 @@ def _improbable(sums: _Sums, frames: _Frames, params: libtbx.phil.scope_extract)
         noisy = known & (window.size > LARGE) & (scatter > limit) & (relative > params.chi_squared)
         for chosen, score, reasons in ((off, unusual, ("low", "high")), (noisy, scatter, (SCATTER, SCATTER))):
             for start, place in zip(*np.nonzero(chosen)):
-                yield _Hit(
-                    int(start),
-                    int(start) + width,
-                    int(place),
-                    reasons[int(ratio[start, place] > 1)],
-                    float(ratio[start, place]),
-                    float(relative[start, place]),
-                    float(score[start, place]),
-                )
+                values = (float(x[start, place]) for x in (ratio, relative, score))
+                reason = reasons[int(ratio[start, place] > 1)]
+                found.append(_Hit(int(start), int(start) + width, int(place), reason, *values))
+    return found
 
 
 def _ratios(window: _Sums) -> tuple[np.ndarray, np.ndarray]:

@@ -77,9 +77,10 @@ def find_outliers(observations: GroupedObservations, grid: GlobalGrid, params: l
     params : libtbx.phil.scope_extract
         The ``outlier`` scope of :mod:`dials_diffuse.phil_scope.outliers`.
     """
+    if not (observations.signal > 0).any():  # no photons at all
+        return Outliers(np.zeros(len(observations.rows), dtype=np.int8))
     q = grid.q(observations.voxels)
     prior = _first_prior(observations, q)
-
     for _ in range(ROUNDS):
         found = [_robust_means(part, _of(prior, voxels)) for voxels, _, part in observations.parts()]
         intensity, variance = (np.concatenate(arrays) for arrays in zip(*((f.mean, f.variance) for f in found)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from dials.util import Sorry
@@ -19,68 +19,97 @@ logger = logging.getLogger("dials.diffuse.scaling")
 EDGES, ANGLES = 0.02, 1.0
 
 
-def with_reference(
-    observations: GroupedObservations, filename: str | os.PathLike, grid: GlobalGrid, experiment: int
-) -> GroupedObservations:
-    """Observations, not scaled, joined by one of every voxel of a map.
+@dataclass
+class Reference:
+    """A voxel of intensity I and standard deviation s in a map, as photons that were counted.
 
-    A voxel of intensity I and variance s^2 in the map is as good as I k photons counted with the response k = E / s^2,
-    E being I, but at least s: Poisson counts whose variance, for the intensity E, is k^2 s^2.
+    It is as good as I k photons with the response k = E / s^2, E being I, but at least s: Poisson counts whose
+    variance, for the intensity E, is k^2 s^2.
 
-    Parameters
+    Attributes
     ----------
-    observations : GroupedObservations
-    filename : path
-        That ``dials.diffuse_merge`` wrote.
+    filename : str
     grid : GlobalGrid
-        Of the observations.
-    experiment : int
-        Number that the map's observations get.
-
-    Raises
-    ------
-    Sorry
-        If the map has other voxels, or none in common with the observations.
+        Of the observations that it is to be joined to.
+    key : ndarray, shape (r,)
+        Of the voxels in the asymmetric unit, increasing.
+    intensity, error : ndarray, shape (r,)
     """
-    reference = read_map(filename)
-    if reference.grid.ndiv != grid.ndiv or reference.grid.laue_group != grid.laue_group:
-        ndiv, own_ndiv = (",".join(map(str, g.ndiv)) for g in (reference.grid, grid))
-        raise Sorry(
-            f"reference={filename} has ndiv={ndiv} and Laue group {reference.grid.laue_symbol}, these data {own_ndiv} "
-            f"and {grid.laue_symbol}: extract them with that grid.ndiv, in that setting."
-        )
-    cells = [np.array(g.unit_cell.parameters()) for g in (reference.grid, grid)]
-    difference = np.abs(cells[0] - cells[1])
-    if (difference[:3] > EDGES * cells[1][:3]).any() or (difference[3:] > ANGLES).any():
-        raise Sorry(f"reference={filename} has the unit cell {reference.grid.unit_cell}, these data {grid.unit_cell}.")
-    measured = np.isfinite(reference.intensity) & (reference.intensity_errors > 0)
-    h, k, l = np.nonzero(measured)
-    index = np.stack(
-        [np.rint(axis[i] * n) for axis, i, n in zip((reference.h, reference.k, reference.l), (h, k, l), grid.ndiv)],
-        axis=1,
-    ).astype(np.int32)
-    intensity, error = (field[measured].astype(float) for field in (reference.intensity, reference.intensity_errors))
-    inside = grid.contains(index)
-    key, first = np.unique(grid.index2key(grid.map_to_asu(index[inside])), return_index=True)
-    intensity, error = intensity[inside][first], error[inside][first]
-    common = np.isin(key, grid.index2key(observations.voxels))
-    if not common.any():
-        raise Sorry(f"reference={filename} has no voxel in common with these data.")
-    logger.info("Reference %s: %d voxels, %d of them in common with these data", filename, len(key), common.sum())
-    key, intensity, error = key[common], intensity[common], error[common]
-    response = np.maximum(intensity, error) / error**2
-    n = len(key)
-    added = {
-        "rows": np.full(n, -1, dtype=observations.rows.dtype),
-        "signal": response * intensity,
-        "response": response,
-        "noise": np.zeros(n),
-        "experiment": np.full(n, experiment, dtype=np.int32),
-        "panel": np.zeros(n, dtype=np.int32),
-        "position": np.zeros((n, 3), dtype=np.float32),
-    }
-    place = observations.first[np.searchsorted(grid.index2key(observations.voxels), key)]
-    joined = {name: np.insert(getattr(observations, name), place, values, axis=0) for name, values in added.items()}
-    extra = np.zeros(len(observations.first), dtype=np.int64)
-    extra[np.searchsorted(grid.index2key(observations.voxels), key) + 1] = 1
-    return replace(observations, **joined, first=observations.first + np.cumsum(extra))
+
+    filename: str
+    grid: GlobalGrid
+    key: np.ndarray
+    intensity: np.ndarray
+    error: np.ndarray
+
+    @classmethod
+    def from_file(cls, filename: str | os.PathLike, grid: GlobalGrid) -> Reference:
+        """Of a map that ``dials.diffuse_merge`` wrote.
+
+        Raises
+        ------
+        Sorry
+            If the map has other voxels, or another cell, than the observations.
+        """
+        reference = read_map(filename)
+        if reference.grid.ndiv != grid.ndiv or reference.grid.laue_group != grid.laue_group:
+            ndiv, own_ndiv = (",".join(map(str, g.ndiv)) for g in (reference.grid, grid))
+            raise Sorry(
+                f"reference={filename} has ndiv={ndiv} and Laue group {reference.grid.laue_symbol}, these data "
+                f"{own_ndiv} and {grid.laue_symbol}: extract them with that grid.ndiv, in that setting."
+            )
+        cells = [np.array(g.unit_cell.parameters()) for g in (reference.grid, grid)]
+        difference = np.abs(cells[0] - cells[1])
+        if (difference[:3] > EDGES * cells[1][:3]).any() or (difference[3:] > ANGLES).any():
+            raise Sorry(
+                f"reference={filename} has the unit cell {reference.grid.unit_cell}, these data {grid.unit_cell}."
+            )
+        measured = np.isfinite(reference.intensity) & (reference.intensity_errors > 0)
+        h, k, l = np.nonzero(measured)
+        index = np.stack(
+            [np.rint(axis[i] * n) for axis, i, n in zip((reference.h, reference.k, reference.l), (h, k, l), grid.ndiv)],
+            axis=1,
+        ).astype(np.int32)
+        inside = grid.contains(index)
+        key, first = np.unique(grid.index2key(grid.map_to_asu(index[inside])), return_index=True)
+        fields = (reference.intensity, reference.intensity_errors)
+        intensity, error = (field[measured][inside][first].astype(float) for field in fields)
+        return cls(str(filename), grid, key, intensity, error)
+
+    def joined_to(self, observations: GroupedObservations, experiment: int) -> GroupedObservations:
+        """Observations, not scaled, joined by one of every voxel that they have in common with the map.
+
+        Parameters
+        ----------
+        observations : GroupedObservations
+        experiment : int
+            Number that the map's observations get.
+
+        Raises
+        ------
+        Sorry
+            If no voxel is in common.
+        """
+        own = self.grid.index2key(observations.voxels)
+        common = np.isin(self.key, own)
+        n = int(common.sum())
+        if n == 0:
+            raise Sorry(f"reference={self.filename} has no voxel in common with these data.")
+        logger.info("Reference %s: %d voxels, %d of them in common with these data", self.filename, len(self.key), n)
+        intensity, error = self.intensity[common], self.error[common]
+        response = np.maximum(intensity, error) / error**2
+        added = {
+            "rows": np.full(n, -1, dtype=observations.rows.dtype),
+            "signal": response * intensity,
+            "response": response,
+            "noise": np.zeros(n),
+            "experiment": np.full(n, experiment, dtype=np.int32),
+            "panel": np.zeros(n, dtype=np.int32),
+            "position": np.zeros((n, 3), dtype=np.float32),
+        }
+        voxel = np.searchsorted(own, self.key[common])
+        place = observations.first[voxel]
+        joined = {name: np.insert(getattr(observations, name), place, values, axis=0) for name, values in added.items()}
+        extra = np.zeros(len(observations.first), dtype=np.int64)
+        extra[voxel + 1] = 1
+        return replace(observations, **joined, first=observations.first + np.cumsum(extra))

@@ -19,7 +19,7 @@ from dials_diffuse.algorithms.scaling.exclude_images import exclude_images
 from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.algorithms.scaling.outliers import REASONS, Outliers, find_outliers, outlier_maps
-from dials_diffuse.algorithms.scaling.reference import with_reference
+from dials_diffuse.algorithms.scaling.reference import Reference
 from dials_diffuse.algorithms.scaling.residuals import residual_report
 from dials_diffuse.algorithms.scaling.scaler import Cycle, MultiBatchScaler
 from dials_diffuse.algorithms.scaling.selection import Trial, choose_terms
@@ -76,6 +76,8 @@ class _Scaling:
     def __post_init__(self) -> None:
         excluded = exclude_images(self.dataset, self.params.exclude_images)
         self.observations = GroupedObservations.from_dataset(self.dataset, ~excluded)
+        filename = self.params.reference
+        self.reference = None if filename is None else Reference.from_file(filename, self.dataset.grid)
         self.outliers = Outliers(np.zeros(len(self.observations.rows), dtype=np.int8))
         self.in_bad_frames = np.zeros(len(self.observations.rows), dtype=bool)
         names = self.params.scaling.terms
@@ -103,10 +105,16 @@ class _Scaling:
             self.scaled, self._q(self.scaled), self.dataset.experiments, self.params.bad_frames
         )
         if self.params.bad_frames.exclude:
-            self.in_bad_frames = in_ranges(self.observations, self.bad_frames)
+            self._exclude_bad_frames()
         self._fit()
         self._find_outliers()
         logger.info("%s", error_model_summary(self.errors))
+
+    def _exclude_bad_frames(self) -> None:
+        """As images that the user excludes, so that fine maps do not bring them back; stills have no range."""
+        rotating = [bad for bad in self.bad_frames if self.dataset.experiments[bad.experiment].scan is not None]
+        excluded = exclude_images(self.dataset, [[bad.exclude_images] for bad in rotating])
+        self.in_bad_frames = in_ranges(self.observations, self.bad_frames) | excluded[self.observations.rows]
 
     @property
     def kept(self) -> np.ndarray:
@@ -124,12 +132,9 @@ class _Scaling:
         """Refine the models against what is kept, and apply them to all."""
         experiments, grid = self.dataset.experiments, self.dataset.grid
         used = self.observations.select(self.kept)
-        if self.params.reference is not None:
-            used = with_reference(used, self.params.reference, grid, len(experiments))
-        has_reference = self.params.reference is not None
-        scaler = MultiBatchScaler(
-            used, experiments, self.models, grid, self.params, self.error_model, has_reference, self.smoothness
-        )
+        if self.reference is not None:
+            used = self.reference.joined_to(used, len(experiments))
+        scaler = MultiBatchScaler(used, experiments, self.models, grid, self.params, self.error_model, self.smoothness)
         scaler.fit()
         self.smoothness = dict(scaler.smoothness.size)
         self.fits.append(scaler.cycles)

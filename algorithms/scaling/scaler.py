@@ -106,7 +106,8 @@ class MultiBatchScaler:
     Parameters
     ----------
     observations : GroupedObservations
-        Not scaled. Voxels that were observed once do not count.
+        Not scaled. Voxels that were observed once do not count. Those of an experiment beyond the list are a reference
+        on its own scale (``reference.py``).
     experiments : ExperimentList
         The first that has observations is the reference, whose mean b is 1; if it is a still, all stills together.
     models : sequence of DiffuseScalingModel
@@ -115,8 +116,6 @@ class MultiBatchScaler:
     params : libtbx.phil.scope_extract
         Of :data:`dials_diffuse.phil_scope.scale.phil_scope`.
     error_model : ErrorModel
-    has_reference : bool
-        Whether the last of the observations' experiments, beyond those of the list, is a reference on its own scale.
     smoothness : dict of str to float, optional
         What was found by another that refined these models before: it is begun with.
 
@@ -138,7 +137,6 @@ class MultiBatchScaler:
         grid: GlobalGrid,
         params: libtbx.phil.scope_extract,
         error_model: ErrorModel,
-        has_reference: bool = False,
         smoothness: dict[str, float] | None = None,
     ) -> None:
         self.observations = observations.repeated()
@@ -150,7 +148,7 @@ class MultiBatchScaler:
         self.error_model = error_model
         self.design = Design(models)
         self.placed = self._place(self.observations)
-        self._reference = np.empty(0, dtype=int) if has_reference else self._reference_experiments()
+        self._reference = self._reference_experiments()
         self.gauges = Gauges(self.design, experiments, self._reference)
         self.smoothness = Smoothness(self.design, self.params.smoothness)
         self.smoothness.size.update(smoothness or {})
@@ -161,10 +159,15 @@ class MultiBatchScaler:
         self._sample = choose_sample(self.observations, self.q, self.design.size, self.params.seed)
 
     def _reference_experiments(self) -> np.ndarray:
-        """The first sweep with observations; where that is a still, all stills: one alone would be a poor unit."""
+        """The first sweep with observations; where that is a still, all stills: one alone would be a poor unit.
+
+        None if there is a reference besides.
+        """
         observed = np.unique(self.observations.experiment)
         if len(observed) == 0:
             return np.array([0])
+        if observed[-1] >= len(self.experiments):
+            return np.empty(0, dtype=int)
         still = np.array([is_still(self.experiments[i]) for i in observed])
         return observed[still] if still[0] else observed[:1]
 

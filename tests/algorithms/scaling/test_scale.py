@@ -191,3 +191,22 @@ def test_merging_leaves_out_what_scaling_did(tmp_path):
     found = merge(read, parameters("merge"))
     assert found.multiplicity.sum() == np.sum(kept)
     assert found.pixels.sum() == column(read, "num_pixels.valid")[kept].sum()
+
+
+def test_bad_frames_are_left_out_as_images_are():
+    """The scans tell of them, so that fine maps leave them out, too."""
+    dataset, _ = observation_data.make_dataset(1, n_frames=40, samples=30, pixels=50)
+    frame = np.floor(column(dataset, "xyzobs.px.value")[:, 2])
+    dim = (column(dataset, "id") == 1) & (frame >= 12) & (frame < 15)
+    dataset.observations["counts"].set_selected(
+        flex.bool(dim), dataset.observations["counts"].select(flex.bool(dim)) / 2
+    )
+    fixed = ("scaling.terms=scale", "smoothness.scale=0.01", "bad_frames.exclude=True")
+    report = scale(dataset, parameters("scale", *fixed))
+    (bad,) = report["outliers"]["bad_frames"]
+    assert (bad["experiment"], bad["first"], bad["last"]) == (1, 13, 15)
+    scan = dataset.experiments[1].scan
+    assert scan.get_valid_image_ranges(dataset.experiments[1].identifier) == [(1, 12), (16, 40)]
+    table = dataset.observations
+    flags = table.get_flags(table.flags.user_excluded_in_scaling)
+    np.testing.assert_array_equal(np.array(flags), dim)
