@@ -122,7 +122,7 @@ def test_offset_by_shells_and_what_differs():
     at = rest.at(INDEX)
     far = (feature < 0.01) & (GRID.q(INDEX) > 0.1)
     assert np.abs(at[far]).max() < 0.4  # linear pieces between shells
-    assert at[feature.argmax()] == pytest.approx(3, abs=0.3)
+    assert at[feature.argmax()] == pytest.approx(3, abs=0.4)
     assert rest.at(INDEX, "intensity_errors") == pytest.approx(np.hypot(0.2, 2.5 * 0.1), rel=0.02)
     assert "half_1" not in rest.fields
 
