@@ -81,11 +81,10 @@ class DiffuseMap:
         units: str = INTENSITY_UNITS,
     ) -> DiffuseMap:
         """The map that :func:`write_map` would write, with the fields that there are columns of."""
+        _check_names(columns)
         rotations, lowest, shape = _box(grid, index, expand)
-        kinds = {name: np.full(1, empty, dtype) for name, dtype, empty, _ in FIELDS}
-        fields = {
-            name: _dense(index, values, rotations, lowest, shape, kinds[name]) for name, values in columns.items()
-        }
+        fields = {name: np.full(shape, empty, dtype) for name, dtype, empty, _ in FIELDS if name in columns}
+        _put(fields, index, columns, rotations, lowest)
         return cls(grid, *_axes(grid, lowest, shape), fields, np.atleast_1d(wavelengths), list(history), units)
 
     @property
@@ -205,8 +204,7 @@ def _write(
     """The file of a box of voxels; the fields ``names`` come in slabs along h: number of the first plane, planes."""
     import h5py
 
-    if unknown := set(names) - {name for name, *_ in FIELDS}:
-        raise ValueError(f"A map has no column {unknown.pop()}: {', '.join(name for name, *_ in FIELDS)}.")
+    _check_names(names)
     with quiet_file(filename) as file, h5py.File(file, "w") as handle:
         handle.attrs.update({"NX_class": "NXroot", "default": "entry", "creator": "dials_diffuse"})
         entry = new_group(handle, "entry", "NXentry", default="data", dials_diffuse_grid=grid.as_json())
@@ -278,6 +276,11 @@ def _read_field(entry: Any, name: str, dtype: str, empty: float, group: str) -> 
     return np.full(entry["data/intensity"].shape, empty, dtype)  # the file of an older version
 
 
+def _check_names(names: Collection[str]) -> None:
+    if unknown := set(names) - {name for name, *_ in FIELDS}:
+        raise ValueError(f"A map has no column {unknown.pop()}: {', '.join(name for name, *_ in FIELDS)}.")
+
+
 def _planes(shape: tuple[int, int, int]) -> int:
     """Planes of a slab: whole chunks."""
     return max(SLAB // (shape[1] * shape[2]) // CHUNK, 1) * CHUNK
@@ -295,25 +298,28 @@ def _slabs(
     planes = _planes(shape)
     for begin in range(0, shape[0], planes):
         count = min(planes, shape[0] - begin)
-        yield begin, _dense(index, values, rotations, lowest + [begin, 0, 0], (count, *shape[1:]), empty)
+        slab = np.full((count, *shape[1:]), empty[0], dtype=empty.dtype)
+        _put({"": slab}, index, {"": values}, rotations, lowest + [begin, 0, 0])
+        yield begin, slab
 
 
-def _dense(
+def _put(
+    fields: dict[str, np.ndarray],
     index: np.ndarray,
-    values: np.ndarray,
+    columns: dict[str, np.ndarray],
     rotations: np.ndarray,
     lowest: np.ndarray,
-    shape: tuple[int, int, int],
-    empty: np.ndarray,
-) -> np.ndarray:
-    """The values of voxels and their equivalents in a box that need not hold all in its first direction."""
-    dense = np.full(shape, empty[0], dtype=empty.dtype)
+) -> None:
+    """Give the values of voxels to these and their equivalents in boxes that need not hold all along h."""
+    nh, nk, nl = next(iter(fields.values())).shape
     for rotation in rotations:
         plane = index @ rotation[:, 0] - lowest[0]
-        chosen = (plane >= 0) & (plane < shape[0])
-        position = index[chosen] @ rotation[:, 1:] - lowest[1:]
-        dense[plane[chosen], position[:, 0], position[:, 1]] = values[chosen]
-    return dense
+        chosen = (plane >= 0) & (plane < nh)
+        chosen = slice(None) if chosen.all() else chosen
+        k, l = (index[chosen] @ rotation[:, i] - lowest[i] for i in (1, 2))
+        place = (plane[chosen] * nk + k) * nl + l
+        for name, field in fields.items():
+            field.reshape(-1)[place] = columns[name][chosen]
 
 
 def _box(grid: GlobalGrid, index: np.ndarray, expand: bool) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
