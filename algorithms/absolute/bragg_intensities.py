@@ -49,7 +49,7 @@ COLUMNS = (
     "flags",
 )
 #: Of reflections fitted by profiles.
-PROFILE_COLUMNS = "intensity.prf.value", "intensity.prf.variance", "d"
+PROFILE_COLUMNS = "intensity.prf.value", "intensity.prf.variance"
 #: Where the mean of I / sigma in a shell is less, profiles are taken.
 WEAK = 10.0
 #: Reflections of which a smaller part was recorded are left out.
@@ -142,7 +142,8 @@ def bragg_intensities(
         raise Sorry("No Bragg reflection was integrated in whole: give integrated.expt and integrated.refl of sweeps.")
     index = miller_index_to_numpy(table["miller_index"])
     response = _response(dataset, table, index, correction)
-    return _merge(dataset.grid, index, *_photons(table), response)
+    q = dataset.grid.q(index * np.array(dataset.grid.ndiv))
+    return _merge(dataset.grid, index, *_photons(table, q), response)
 
 
 def _usable(reflections: flex.reflection_table) -> np.ndarray:
@@ -157,7 +158,7 @@ def _usable(reflections: flex.reflection_table) -> np.ndarray:
     return integrated & whole & measured & indexed
 
 
-def _photons(table: flex.reflection_table) -> tuple[np.ndarray, np.ndarray]:
+def _photons(table: flex.reflection_table, q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Photons of reflections and their variance: summed, or where they are weak fitted by profiles, if they were.
 
     The sum of a weak peak is spoilt by the least error of its background, the fit of a strong one by that of its
@@ -171,11 +172,11 @@ def _photons(table: flex.reflection_table) -> tuple[np.ndarray, np.ndarray]:
         return counts, variance
     fitted = flumpy.to_numpy(table.get_flags(table.flags.integrated_prf))
     fitted &= flumpy.to_numpy(table["intensity.prf.variance"]) > 0
-    shell = radial_bins(flumpy.to_numpy(1 / table["d"]), 30, 200)
+    shell = radial_bins(q, 30, 200)
     number = np.bincount(shell)
     is_weak = np.bincount(shell, counts / np.sqrt(variance)) / number < WEAK
     weak = is_weak[shell] & fitted
-    for mine, profile in zip((counts, variance), PROFILE_COLUMNS[:2]):
+    for mine, profile in zip((counts, variance), PROFILE_COLUMNS):
         mine[weak] = flumpy.to_numpy(table[profile])[weak]
     return counts, variance
 
