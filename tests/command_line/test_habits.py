@@ -33,6 +33,7 @@ INPUTS = {
     "correct": ("extracted.expt", "extracted.refl"),
     "scale": ("corrected.expt", "corrected.refl"),
     "merge": ("scaled.expt", "scaled.refl"),
+    "absolute": ("scaled.expt", "scaled.refl", "composition.formula=C50H80N14O15", "absolute.b_factor=15"),
     "process": ("refined_1.expt", "refined_1.refl", "integration=False", *EXTRACTION),
     "map": ("merged.nxs", "operations=variational"),
     "view": ("merged.nxs", "browser=False", "output.png=merged.png"),
