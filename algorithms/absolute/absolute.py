@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import libtbx
 import libtbx.phil
 import numpy as np
+from cctbx import miller
 from dials.util import Sorry, tabulate
 from iotbx.phil import parse
 
@@ -27,6 +28,7 @@ from dials_diffuse.algorithms.scaling.apply import apply_models
 from dials_diffuse.algorithms.scaling.expectation import merge_voxels
 from dials_diffuse.algorithms.scaling.observations import scaled_observations
 from dials_diffuse.dataset import Dataset, models_and_reflections
+from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.map_file import ABSOLUTE_UNITS
 from dials_diffuse.parameters import phil_scope
 from dials_diffuse.program import Session
@@ -39,9 +41,7 @@ DISAGREEMENT = 0.1
 INTERFERENCE_ERROR = 0.3
 #: What factors are called in the log.
 NAMES = {"krogh_moe": "Krogh-Moe", "bragg": "Bragg, calculated", "wilson": "Wilson", "factor": "given"}
-Function = Callable[[np.ndarray], np.ndarray]
-
-Scattering = dict[str, Function]
+Scattering = dict[str, Callable[[np.ndarray], np.ndarray]]
 
 
 @dataclass
@@ -245,9 +245,8 @@ def _without_bragg(dataset: Dataset, options: libtbx.phil.scope_extract) -> str:
     """Where Bragg intensities come from if none were integrated, in words."""
     records = [record for record in dataset.history if record.program == "dials.diffuse_extract"]
     scope = phil_scope("extract")
-    if records and all(
-        scope.fetch(source=parse(record.parameters)).extract().bragg_mask.mode == "none" for record in records
-    ):
+    runs = [scope.fetch(source=parse(record.parameters)).extract() for record in records]
+    if runs and all(run.bragg_mask.mode in (None, "none") for run in runs):  # PHIL takes a choice "none" for None
         options.b_factor = None
         return "The Bragg peaks are in the voxels, for they were extracted with bragg_mask.mode=none."
     if options.b_factor is not None:
@@ -259,21 +258,39 @@ def _without_bragg(dataset: Dataset, options: libtbx.phil.scope_extract) -> str:
     )
 
 
-def _checks(grid, bragg, shells, scattering, params) -> tuple[Wilson | None, BraggComparison | None]:
+def _checks(
+    grid: GlobalGrid,
+    bragg: BraggIntensities | None,
+    shells: Shells,
+    scattering: Scattering,
+    params: libtbx.phil.scope_extract,
+) -> tuple[Wilson | None, BraggComparison | None]:
     """Wilson's plot, and the comparison with calculated intensities, if there are any."""
     if bragg is None:
         return None, None
     weight, expected = shells.volume * shells.bragg_completeness, shells.mean_of(scattering["ordered"])
     plot = wilson(shells.q, shells.bragg, weight, expected, shells.bragg_strength > STRONG)
-    models = [params.check.model, *params.composition.model]
-    model = next((name for name in models if name), None)
-    if params.check.reflections:
-        calculated = bragg_comparison.from_reflection_file(params.check.reflections, params.check.label, grid)
-    elif model:
-        calculated = bragg_comparison.from_model(model, grid, 1 / shells.edges[-1])
-    else:
+    calculated = _calculated(grid, params, 1 / shells.edges[-1])
+    if calculated is None:
         return plot, None
     return plot, compare(grid, bragg, calculated, shells.edges)
+
+
+def _calculated(grid: GlobalGrid, params: libtbx.phil.scope_extract, d_min: float) -> miller.array | None:
+    """Calculated |F|^2, if there are any; what composition.model gives none for is left without."""
+    check = params.check
+    if check.reflections:
+        return bragg_comparison.from_reflection_file(check.reflections, check.label, grid)
+    if check.model:
+        return bragg_comparison.from_model(check.model, grid, d_min)
+    model = next((name for name in params.composition.model if name), None)
+    if model is None:
+        return None
+    try:
+        return bragg_comparison.from_model(model, grid, d_min)
+    except Sorry as error:
+        logger.info("No comparison with calculated Bragg intensities: %s", error)
+        return None
 
 
 def _units_per_cell(inventory: UnitCellInventory, options: libtbx.phil.scope_extract) -> int:

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from absolute_session import COMPOSITION, D_MIN, ORDERED, absolute_session  # noqa: F401  a fixture
+from chromium import open_page
 from dials.array_family import flex
+from small_session import program
 
 from dials_diffuse.algorithms.simulation.truth import Truth
 from dials_diffuse.command_line import diffuse_absolute, diffuse_merge
@@ -125,10 +127,15 @@ def test_finer_grid_and_other_sweeps(made, truth, tmp_path, monkeypatch):
     assert merged.intensity[tuple(place.T)].mean() / true.mean() == pytest.approx(1, abs=0.03)
 
 
-def test_report_to_look_at(made):
-    html = (made / "dials.diffuse_absolute.html").read_text()
-    for title in ("Factor and cutoff", "Measured and expected", "Wilson&#39;s plot", "Unit cell"):
-        assert title in html
+def test_report_to_look_at(made, tmp_path):
+    page = open_page(made / "dials.diffuse_absolute.html", tmp_path)
+    assert page.plots == {
+        "Factor and cutoff": 4,
+        "Measured and expected": 6,
+        "Wilson's plot": 2,
+        "Calculated and measured Bragg intensities": 2,
+    }
+    assert not page.console
     log = (made / "dials.diffuse_absolute.log").read_text()
     assert "Taken: Krogh-Moe" in log and "C190 H300 N50 O60 S2" in log
 
@@ -151,6 +158,19 @@ def test_without_integrated_reflections(folder, truth):
     assert report["factor"] * 4 == pytest.approx(report["factors"]["krogh_moe"]["factor"])
     assert not Path("absolute_bragg.refl").exists()
     assert np.isfinite(read_map("absolute.nxs").intensity).any()
+
+
+def test_peaks_in_the_voxels(absolute_session, truth, tmp_path, monkeypatch):  # noqa: F811
+    """Extracted without a mask of the Bragg peaks, the map holds the total scattering itself."""
+    monkeypatch.chdir(tmp_path)
+    refined = [str(absolute_session / name) for name in ("refined.expt", "refined.refl")]
+    program("extract")([*refined, "grid.ndiv=2,2,2", f"d_min={D_MIN}", "nproc=1", "bragg_mask.mode=none"])
+    program("correct")(["extracted.expt", "extracted.refl", f"background={absolute_session / 'background.expt'}"])
+    program("scale")(["corrected.expt", "corrected.refl", "scaling.terms=scale", "outlier.reject=False"])
+    diffuse_absolute.run([*SCALED, *COMPOSITION])
+    report = json.loads(Path("dials.diffuse_absolute.json").read_text())
+    assert report["factor"] * truth.scales["diffuse"] == pytest.approx(1, abs=0.03)
+    assert "The Bragg peaks are in the voxels" in report["remarks"][0]
 
 
 @pytest.mark.parametrize(
