@@ -33,7 +33,7 @@ def absolute_sections(report: dict) -> list[Section]:
     """
     return [
         section
-        for section in (_scale(report), _shells(report), _bragg(report), _contents(report))
+        for section in (_scale(report), _shells(report), _bragg(report), _contents(report), _table(report))
         if section.tables or section.plots
     ]
 
@@ -71,8 +71,6 @@ def _scale(report: dict) -> Section:
 def _shells(report: dict) -> Section:
     """Measured and expected scattering by shells."""
     shells = report["shells"]
-    rows = [[_limits(shell), *(shell[key] for key in COLUMNS)] for shell in shells]
-    tables = [Table(["d (A)", *COLUMNS.values()], rows, "Means over shells, electrons^2 per unit cell")]
     q = [((1 / shell["d_max"] if shell["d_max"] else 0) + 1 / shell["d_min"]) / 2 for shell in shells]
     values = {key: array([shell[key] for shell in shells]) for key in (*COLUMNS, "diffuse_error", "bragg_error")}
     total = values["diffuse"] + values["bragg"] + values["incoherent"]
@@ -88,7 +86,14 @@ def _shells(report: dict) -> Section:
     layout = axes("|q| (1/A)", "electrons^2 per unit cell")
     layout["yaxis"]["type"] = "log"
     plot = Plot("Measured and expected", traces, layout, "The total should follow what single atoms scatter.")
-    return Section("Shells", "", tables, [plot], is_open=True)
+    return Section("Total scattering", plots=[plot], is_open=True)
+
+
+def _table(report: dict) -> Section:
+    """The same as numbers."""
+    rows = [[_limits(shell), *(shell[key] for key in COLUMNS)] for shell in report["shells"]]
+    table = Table(["d (A)", *COLUMNS.values()], rows, "Means over shells, electrons^2 per unit cell")
+    return Section("Shells", tables=[table])
 
 
 def _bragg(report: dict) -> Section:
