@@ -1,6 +1,6 @@
 """What operations on a map of 401 x 401 x 401 voxels take: python benchmarks/bench_map_operations.py.
 
-Laue group mmm, and -1, for which eight times as many voxels are different.
+Laue group mmm, and -1, for which four times as many voxels are different.
 """
 
 from __future__ import annotations
