@@ -3,9 +3,9 @@
 The value is that of a second-degree polynomial in (h, k, l), fitted to the nearest measured voxels. Tried beside it, on
 smooth random maps (one of each: correlation lengths of 1.5 and 3 voxels, noise of 0 and half the maps' variation, holes
 of 1, 27 and 125 voxels): harmonic interpolation has 1.1 to 5 times the error; biharmonic 0.3 to 0.9 times without
-noise, but 1.0 to 2.4 times with it; polynomials of the first degree 1.5 to 9 times without noise, 0.8 to 1.6 times with it.
-Eighty neighbours are a compromise: with noise best of 32 to 120 at the shorter length (at the longer one 120 have 10 to
-20 % less error), without noise fewer are better in small holes.
+noise, but 1.0 to 2.4 times with it; polynomials of the first degree 1.5 to 9 times without noise, 0.8 to 1.6 times with
+it. Eighty neighbours are a compromise: with noise best of 32 to 120 at the shorter length (at the longer one 120 have
+10 to 20 % less error), without noise fewer are better in small holes.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def clouds(width_of_window):
 def test_substitution_by_random_supercells():
     """Scattering powers that go together in one cell, and alternate along a: brute-force structure factors.
 
-    The intensity is that of 300 random supercells less that of their mean. Peaks must stand at the vectors between the
+    The intensity is that of 200 random supercells less that of their mean. Peaks must stand at the vectors between the
     correlated sites, with the sign and the height of the covariance.
     """
     grid = grid_to(1.2)
@@ -66,7 +66,7 @@ def test_substitution_by_random_supercells():
     ]
     residue = tuple((index % NDIV).T)
     amplitudes = []
-    for _ in range(300):
+    for _ in range(200):
         z, w = random.normal(size=(2, *NDIV))
         deviations = (0.3 * (z - 0.5 * np.roll(z, 1, axis=0)), 0.3 * (0.8 * z + 0.6 * w))
         waves = [np.fft.ifftn(deviation) * np.prod(NDIV) for deviation in deviations]
