@@ -86,7 +86,8 @@ def make_diffuse(params: libtbx.phil.scope_extract) -> Diffuse:
     if params.absolute.crystal is not None:
         atoms, step = Atoms(params), (2 / params.beam.wavelength) ** 2 / STEPS
         q = np.sqrt(step * np.arange(STEPS + 1))
-        shape = _mean_over_shell(vectors, constant, cell, q)
+        coarse = np.linspace(0, q[-1], STEPS // 20)
+        shape = np.interp(q, coarse, _mean_over_shell(vectors, constant, cell, coarse))
         absolute = np.ascontiguousarray(np.stack([atoms.diffuse(q) / shape, atoms.incoherent(q)], axis=1))
     return Diffuse(
         metric=np.array([h2, k2, l2, 2 * hk, 2 * hl, 2 * kl]),
