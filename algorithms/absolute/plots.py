@@ -15,6 +15,8 @@ COLUMNS = {
     "coherent": "Sum f^2",
     "interference": "Interference",
 }
+#: Other factors are drawn beside that of the sum rule if they are within this part of it.
+NEAR = 0.3
 METHODS = {
     "krogh_moe": "Krogh-Moe (sum rule)",
     "bragg": "calculated Bragg intensities",
@@ -55,7 +57,7 @@ def _scale(report: dict) -> Section:
             line([begin, q[-1]], level, "plateau", mode="lines", line={"dash": "dash"}),
         ]
         for name, value in report["factors"].items():
-            if name != "krogh_moe":
+            if name != "krogh_moe" and abs(value["factor"] / level[0] - 1) < NEAR:
                 traces.append(line([q[-1]], [value["factor"]], METHODS[name], [value["error"]], mode="markers"))
         help = (
             "The factor by the sum rule if the integral ends at |q|. It should become level: what rises or falls "
