@@ -37,6 +37,8 @@ logger = logging.getLogger("dials.diffuse.absolute")
 
 #: Factors that differ by more than this part get a warning.
 DISAGREEMENT = 0.1
+#: Measured and calculated Bragg intensities that correlate less are of different crystals.
+CORRELATION = 0.3
 #: The uncertainty of the interference, as a part of what it changes.
 INTERFERENCE_ERROR = 0.3
 #: What factors are called in the log.
@@ -344,6 +346,8 @@ def _tell(found: AbsoluteScale) -> None:
             found.comparison.fit.b_factor,
             found.comparison.fit.b_error,
         )
+        if found.comparison.correlation < CORRELATION:
+            logger.warning("They hardly correlate: is the model, or file, of this crystal, in this setting?")
     own = found.factors[found.method][0]
     for name, (factor, error) in found.factors.items():
         if abs(factor / own - 1) > DISAGREEMENT:
