@@ -25,8 +25,9 @@ from dials_diffuse.algorithms.scaling.parts import Part
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
-#: The residual is made so much smaller, in the norm of the preconditioner, in so many steps at most.
-TOLERANCE, STEPS = 1e-4, 300
+#: The residual is made so much smaller, in the norm of the preconditioner, in so many steps at most: the next cycle does
+#: the rest.
+TOLERANCE, STEPS = 1e-3, 300
 
 
 class BlockInverse:
