@@ -25,7 +25,7 @@ from collections.abc import Callable
 PATIENCE = 5.0
 
 #: What our programs import late, for the sake of a quick help text, and nearly always need.
-LATE = ("numba", "dials.algorithms.scaling.model.model")
+LATE = ("numba", "dials.algorithms.scaling.model.model", "plotly.offline")
 
 
 def main() -> None:
