@@ -9,11 +9,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from dials_session import dials, index_and_refine, working_directory
+from dials_session import TWO_SWEEPS, dials, index_and_refine, working_directory
 
 import dials_diffuse  # noqa: F401, I001  sets LIBTBX_BUILD before anything of cctbx is imported
 
 SNASE = Path(__file__).resolve().parents[2] / "shared" / "data" / "snase"
+
+
+#: Where the longest tests are, the longest first: they begin first, or one process would wait for the other at the end.
+SLOW = ("test_full_model.py", "test_main_job.py", "test_any_experiment.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: SLOW.index(item.path.name) if item.path.name in SLOW else len(SLOW))
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +68,7 @@ def two_sweeps(make_once) -> Path:
         from dials_diffuse.command_line.diffuse_simulate import run
 
         with working_directory(folder):
-            run(["photons=1", "frames=100", "background.variation=0.2", "background.images=40"])
+            run(["photons=1", *TWO_SWEEPS])
         for sweep in ("sweep_1", "sweep_2"):
             index_and_refine(folder / sweep, f"../images/{sweep}_####.cbf")
         (folder / "background").mkdir()

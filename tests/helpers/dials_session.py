@@ -10,6 +10,9 @@ from pathlib import Path
 from dials_diffuse.algorithms.processing.children import Children
 from dials_diffuse.algorithms.processing.steps import Step
 
+#: Two sweeps whose b and background vary: for dials.diffuse_simulate.
+TWO_SWEEPS = ("frames=60", "b.period=45", "background.variation=0.2", "background.images=24")
+
 
 @contextlib.contextmanager
 def working_directory(folder: Path) -> Iterator[None]:

@@ -25,6 +25,8 @@ from dials_diffuse.grid import miller_index_to_numpy
 from dials_diffuse.map_file import read_map
 from dials_diffuse.parameters import parameters
 
+pytestmark = pytest.mark.xdist_group("stills")
+
 STILLS = 40
 SIMULATION = (
     f"stills=True sweeps=1 frames={STILLS} exposure=1 photons=2 background.photons=0 b.variation=0.4"
