@@ -3,13 +3,13 @@ against the known answer. What DIALS cannot know from the headers (the true beam
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 from against_truth import against_truth
 from dials_session import dials, working_directory
-from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.simulation.truth import Truth
 from dials_diffuse.command_line import diffuse_process, diffuse_simulate
@@ -21,7 +21,7 @@ DIALS = (
     " dials.index.basis_vector_combinations.max_refine=3"
 )
 #: With b alone and errors by counting, so that a misfit of the geometry is not taken for anything else.
-SCALING = "scaling.terms=scale error_model.a=1 error_model.b=0"
+SCALING = "scaling.terms=scale error_model.a=1 error_model.b=0 merging.test_symmetry=False"
 PROCESSING = f"d_min=2.2 virtual_pixels=False beam_stop.find=True nproc=1 {SCALING} {DIALS}"
 CRYSTAL = "unit_cell=39.5,45.2,51.3,90,90,90 space_group=P212121 integration=False"
 NXMX = "images/sweep_1.nxs background=images/background.nxs"
@@ -93,6 +93,8 @@ STILLS = (
     "stills=True frames=6 bragg.photons=20000 bragg.sigma=0.0007 background.photons=0"
     " header.perturb=False beam.tilt=0 detector.tilt=0,0"
 )
+#: One of these has what DIALS's programs for stills need.
+MONO_SIMULATION = ("serialtbx", "xfel_mono_sim_ext")
 SYMMETRY = "unit_cell=39.5,45.2,51.3,90,90,90 space_group=P212121"
 
 
@@ -122,7 +124,7 @@ def test_stills_from_images(tmp_path):
 
 
 def test_stills_that_dials_has_indexed(tmp_path):
-    """By dials.ssx_index, or, where it finds nothing for the same reason, by dials.index one by one.
+    """By dials.ssx_index, or, where the same module is missing, by dials.index one by one.
 
     (In DIALS 3.30 dials.index gives all spots of the stills to one of them.)
     """
@@ -132,8 +134,9 @@ def test_stills_that_dials_has_indexed(tmp_path):
         dials(tmp_path, "import", *(str(path) for path in sorted(Path("images").glob("*.cbf"))))
         dials(tmp_path, "find_spots", "imported.expt", "d_min=2.2", "nproc=1")
         spots = ("imported.expt", "strong.refl", *SYMMETRY.split())
-        dials(tmp_path, "ssx_index", *spots, "nproc=1")
-        if not len(ExperimentList.from_file("indexed.expt", check_format=False)):
+        if any(importlib.util.find_spec(name) for name in MONO_SIMULATION):
+            dials(tmp_path, "ssx_index", *spots, "nproc=1")
+        else:
             indexing = "stills.indexer=sequences joint_indexing=False indexing.method=real_space_grid_search nproc=1"
             dials(tmp_path, "index", *spots, *indexing.split(), *fixed)
         refinement = " ".join(f"dials.refine.{option}" for option in (*fixed, "outlier.algorithm=null"))
@@ -142,7 +145,7 @@ def test_stills_that_dials_has_indexed(tmp_path):
 
 
 def test_scan_varying_model_is_better_where_the_crystal_drifts(tmp_path):
-    drift = "frames=60 photons=3 drift.orientation=1 drift.cell=0.015"
+    drift = "frames=45 photons=3 drift.orientation=0.9 drift.cell=0.0135"
     images = f"{cbf('cbf')} {CRYSTAL}"
     truth = simulate_and_process(tmp_path, drift, images)
     varying = against_truth(tmp_path, truth)

@@ -23,7 +23,7 @@ from dials_diffuse.command_line import diffuse_correct, diffuse_extract, diffuse
 from dials_diffuse.dataset import Dataset
 
 TERMS = "a.strength=0.15 c.strength=0.3 d.strength=0.08"
-SIMULATION = f"frames=100 background.variation=0.2 background.images=40 nproc=1 {TERMS}"
+SIMULATION = f"background.variation=0.2 nproc=1 {TERMS}"
 #: Frames whose spots tell the size of the peaks.
 SPOT_FRAMES = 20
 
@@ -59,7 +59,7 @@ def make_scaled(folder: Path, simulation: str) -> None:
 @pytest.fixture(scope="module")
 def one_photon(make_once) -> Path:
     """At 1 photon a pixel: corrected, scaled, merged."""
-    return make_once("full-model-1", lambda folder: make_scaled(folder, "photons=1"))
+    return make_once("full-model-1", lambda folder: make_scaled(folder, "photons=1 frames=100 background.images=40"))
 
 
 def merge_with_true_terms(made: Path, folder: Path, truth: Truth) -> None:
@@ -98,7 +98,8 @@ def test_map_is_as_good_as_with_true_terms(one_photon, tmp_path):
 
 def test_low_counts(make_once):
     """0.05 photons a pixel."""
-    made = make_once("full-model-0.05", lambda folder: make_scaled(folder, "photons=0.05 background.photons=0.02"))
+    simulation = "photons=0.05 background.photons=0.02 frames=60 b.period=45 background.images=24"
+    made = make_once("full-model-0.05", lambda folder: make_scaled(folder, simulation))
     truth = Truth.from_file(made / "truth.json")
     found = against_truth(made, truth, response=static_response(truth))
     print(f"\n0.05 photons: {found}")

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-import subprocess
-
 import numpy as np
 import pytest
 from dials.array_family import flex
+from dials_session import dials
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentListFactory
 
@@ -18,15 +17,14 @@ def test_dials_finds_indexes_and_refines(tmp_path, monkeypatch):
     diffuse_simulate.run(["sweeps=1", "frames=40", "photons=0.5", "background.images=0", "nproc=1"])
     truth = Truth.from_file("truth.json")
     cell = truth.cell.parameters()
-    dials = [
-        "dials.import template=images/sweep_1_####.cbf",
-        "dials.find_spots imported.expt d_min=3 nproc=1",
-        f"dials.index imported.expt strong.refl unit_cell={','.join(map(str, cell))} space_group=P212121 nproc=1"
+    for command in (
+        "import template=images/sweep_1_####.cbf",
+        "find_spots imported.expt d_min=3 nproc=1",
+        f"index imported.expt strong.refl unit_cell={','.join(map(str, cell))} space_group=P212121 nproc=1"
         " indexing.method=fft1d n_macro_cycles=2",
-        "dials.refine indexed.expt indexed.refl scan_varying=False",
-    ]
-    for command in dials:
-        subprocess.run(command.split(), check=True, capture_output=True)
+        "refine indexed.expt indexed.refl scan_varying=False",
+    ):
+        dials(tmp_path, *command.split())
     spots = flex.reflection_table.from_file("indexed.refl")
     indexed = spots.get_flags(spots.flags.indexed)
     assert spots.size() > 500
