@@ -161,7 +161,7 @@ def test_ambiguous_lattice(tmp_path):
     """P4: two ways to index, of which DIALS takes either; all sweeps must have the same."""
     crystal = "crystal.space_group=P4 crystal.unit_cell=43,43,52,90,90,90"
     images = f"{cbf('cbf')} template=images/sweep_2_####.cbf unit_cell=43,43,52,90,90,90 space_group=P4"
-    truth = simulate_and_process(tmp_path, f"sweeps=2 {crystal}", images)
+    truth = simulate_and_process(tmp_path, f"sweeps=2 frames=22 {crystal}", images)
     operators = ("h,k,l", "k,h,-l")
     found = [against_truth(tmp_path, truth, operator) for operator in operators]
     found.sort(key=lambda comparison: comparison.chi_squared)
