@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import libtbx.phil
 import numpy as np
 from dxtbx.model import Detector
+from numba import njit
 from scipy.special import ndtr
 
 from dials_diffuse.algorithms.scaling.local_prior import CUT, LocalPrior, local_prior
@@ -162,15 +163,37 @@ def _medians(part: GroupedObservations, weight: np.ndarray, prior: np.ndarray, p
 
     The median of whole numbers with the mean mu is about mu - 1/3 where mu is small, so 1/3 photon is added.
     """
-    m = len(part.voxels)
-    voxel = np.concatenate([part.spread(np.arange(m)), np.arange(m)])
-    value = np.concatenate([(part.signal + 1 / 3) / part.response, prior])
-    order = np.lexsort((value, voxel))
-    total = np.cumsum(np.concatenate([weight, prior_weight])[order])
-    last = part.first[1:] + np.arange(m)  # the prior makes each run one longer
-    before = np.concatenate([[0], total[last[:-1]]])
-    at = np.searchsorted(total, (before + total[last]) / 2)
-    return value[order[np.minimum(at, last)]]
+    median = np.empty(len(part.voxels))
+    _fill_medians((part.signal + 1 / 3) / part.response, weight, part.first, prior, prior_weight, median)
+    return median
+
+
+@njit(cache=True, nogil=True)
+def _fill_medians(value, weight, first, prior, prior_weight, median):
+    """Weighted medians of runs of values, the prior's among them where it belongs; sorting all at once takes ten times
+    as long."""
+    for voxel in range(len(prior)):
+        begin, end = first[voxel], first[voxel + 1]
+        order = begin + np.argsort(value[begin:end])
+        half = (weight[begin:end].sum() + prior_weight[voxel]) / 2
+        found = prior[voxel]
+        place = 0  # of the prior
+        for row in order:
+            if value[row] > prior[voxel]:
+                break
+            place += 1
+        total = 0.0
+        for number in range(len(order) + 1):
+            if number == place:
+                total += prior_weight[voxel]
+                found = prior[voxel]
+            else:
+                row = order[number - (number > place)]
+                total += weight[row]
+                found = value[row]
+            if total >= half:
+                break
+        median[voxel] = found
 
 
 def _robust_means(part: GroupedObservations, prior: LocalPrior, kept: np.ndarray | float = 1.0) -> _Robust:
