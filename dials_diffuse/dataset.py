@@ -14,7 +14,7 @@ from dials.util import Sorry
 from dxtbx import flumpy
 from dxtbx.model.experiment_list import ExperimentList
 
-from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.grid import SAME_CELL, GlobalGrid
 from dials_diffuse.images import sweep_name
 from dials_diffuse.map_file import INTENSITY_UNITS
 from dials_diffuse.output import whole_files
@@ -148,7 +148,7 @@ class Dataset:
         Raises
         ------
         Sorry
-            If ndiv, the Laue group or (beyond 2 %, 2 degrees) the cells differ.
+            If ndiv, the Laue group or (beyond :data:`~dials_diffuse.grid.SAME_CELL`) the cells differ.
         """
         if len(datasets) == 1:
             return datasets[0]
@@ -160,7 +160,7 @@ class Dataset:
                     f"{both} were extracted on different grids ({first} and {dataset.grid}): extract them with the "
                     "same grid.ndiv and space group."
                 )
-            if not dataset.grid.unit_cell.is_similar_to(first.unit_cell, 0.02, 2):
+            if not dataset.grid.unit_cell.is_similar_to(first.unit_cell, *SAME_CELL):
                 raise Sorry(
                     f"The cells of {both} differ: {first.unit_cell} and {dataset.grid.unit_cell}. Leave out or reindex "
                     "one of them."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +17,10 @@ from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.geometry import resolution
 from dials_diffuse.images import sweep_name
+
+#: Relative difference of cell edges, and difference of angles in degrees, up to which cells are the same crystal's:
+#: for ``uctbx.unit_cell.is_similar_to``.
+SAME_CELL = (0.02, 2.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +186,10 @@ class GlobalGrid:
     def index2hkl(self, index: np.ndarray) -> np.ndarray:
         """Fractional Miller indices, shape (n, 3), of voxel centres."""
         return np.asarray(index) / np.asarray(self.ndiv, dtype=float)
+
+    def axes(self, lowest: Sequence[int], shape: Sequence[int]) -> list[np.ndarray]:
+        """h, k, l of the voxels of a box whose first one is ``lowest``."""
+        return [(first + np.arange(count)) / ndiv for first, count, ndiv in zip(lowest, shape, self.ndiv)]
 
     def contains(self, index: np.ndarray) -> np.ndarray:
         """Which voxels, shape (n, 3), have their centres within the sphere of d_min; bool, shape (n,)."""

@@ -85,7 +85,14 @@ class DiffuseMap:
         rotations, lowest, shape = _box(grid, index, expand)
         fields = {name: np.full(shape, empty, dtype) for name, dtype, empty, _ in FIELDS if name in columns}
         _put(fields, index, columns, rotations, lowest)
-        return cls(grid, *_axes(grid, lowest, shape), fields, np.atleast_1d(wavelengths), list(history), units)
+        return cls(grid, *grid.axes(lowest, shape), fields, np.atleast_1d(wavelengths), list(history), units)
+
+    def with_voxels(
+        self, index: np.ndarray, columns: dict[str, np.ndarray], grid: GlobalGrid | None = None, *, expand: bool = True
+    ) -> DiffuseMap:
+        """A map of other voxels, as :meth:`from_voxels` makes it, of another grid if there is one."""
+        origin = {"wavelengths": self.wavelengths, "history": self.history, "units": self.units}
+        return DiffuseMap.from_voxels(grid or self.grid, index, columns, expand=expand, **origin)
 
     @property
     def intensity(self) -> np.ndarray:
@@ -325,19 +332,15 @@ def _put(
 def _box(grid: GlobalGrid, index: np.ndarray, expand: bool) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
     """The rotations that give all equivalent voxels, the first voxel of the box that holds these, and its shape."""
     rotations = grid.rotations if expand else np.eye(3, dtype=np.int64)[None]
-    corners = np.array([[reduce(index @ rotation, axis=0) for reduce in (np.min, np.max)] for rotation in rotations])
-    lowest, highest = corners[:, 0].min(axis=0), corners[:, 1].max(axis=0)
+    mates = (index @ rotation for rotation in rotations)
+    lows, highs = zip(*((mate.min(axis=0), mate.max(axis=0)) for mate in mates))
+    lowest, highest = np.min(lows, axis=0), np.max(highs, axis=0)
     return rotations, lowest, tuple(int(n) for n in highest - lowest + 1)
-
-
-def _axes(grid: GlobalGrid, lowest: np.ndarray, shape: tuple[int, int, int]) -> list[np.ndarray]:
-    """h, k, l of the voxels of a box."""
-    return [(first + np.arange(count)) / ndiv for first, count, ndiv in zip(lowest, shape, grid.ndiv)]
 
 
 def _write_axes(data: Any, halves: Any, grid: GlobalGrid, lowest: np.ndarray, shape: tuple[int, int, int]) -> None:
     """The axes in one group, linked into the other, with the attributes by which NXdata finds them."""
-    for number, (name, values) in enumerate(zip("hkl", _axes(grid, lowest, shape))):
+    for number, (name, values) in enumerate(zip("hkl", grid.axes(lowest, shape))):
         write_quantity(data, name, values, "r.l.u.")
         data[name].attrs["long_name"] = name
         halves[name] = data[name]

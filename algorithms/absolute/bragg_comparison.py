@@ -13,13 +13,11 @@ from dxtbx import flumpy
 
 from dials_diffuse.algorithms.absolute.bragg_intensities import BraggIntensities
 from dials_diffuse.algorithms.absolute.wilson import STRONG, Wilson, wilson
-from dials_diffuse.grid import GlobalGrid, miller_index_from_numpy
+from dials_diffuse.grid import SAME_CELL, GlobalGrid, miller_index_from_numpy
 
 #: Bulk solvent: density in electrons / A^3 and B in A^2; means over the Protein Data Bank of Fokine & Urzhumtsev (2002)
 #: Acta Cryst. D58, 1387. The scale is taken from where it does not count.
 SOLVENT_DENSITY, SOLVENT_B = 0.35, 46.0
-#: Cells may differ by this part, and by so many degrees.
-CELL_TOLERANCE = 0.03, 3.0
 
 
 @dataclass
@@ -147,7 +145,7 @@ def _is_calculated(array: miller.array, label: str) -> bool:
 
 def _check_cell(filename: str | os.PathLike, has_cell, grid: GlobalGrid) -> None:
     cell, group = has_cell.unit_cell(), has_cell.space_group()
-    if not cell.is_similar_to(grid.unit_cell, *CELL_TOLERANCE) or (group.build_derived_laue_group() != grid.laue_group):
+    if not cell.is_similar_to(grid.unit_cell, *SAME_CELL) or (group.build_derived_laue_group() != grid.laue_group):
         raise Sorry(
             f"{filename} has the cell {cell} and space group {has_cell.space_group_info()}, the data {grid.unit_cell} "
             f"and {grid.space_group.info()}: they must be in one setting."

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from dials.util import Sorry
 
-from dials_diffuse.algorithms.export.box import EMPTY, extent, in_box
+from dials_diffuse.algorithms.maps.box import EMPTY, extent, moved
 from dials_diffuse.map_file import DiffuseMap
 
 #: Voxels of the largest map that is made: 37 bytes each.
@@ -54,19 +54,19 @@ def cut(
         raise Sorry(
             f"The ranges of h, k, l make {' x '.join(map(str, shape))} voxels, which are too many: narrow them."
         )
-    overlap = [(max(first, 0), min(last + 1, n)) for (first, last), n in zip(bounds, diffuse_map.shape)]
-    source = tuple(slice(*pair) for pair in overlap)
-    target = tuple(slice(begin - first, end - first) for (begin, end), (first, _) in zip(overlap, bounds))
-    if any(begin >= end for begin, end in overlap) or not kept[source].any():
+    lowest = diffuse_map.lowest
+    first = lowest + [place for place, _ in bounds]
+    empty = ~moved(kept, lowest, first, shape, False)
+    if empty.all():
         raise Sorry("No measured voxel lies within the limits of h, k, l and d: widen them.")
     fields = {}
     for name, values in diffuse_map.fields.items():
-        fields[name] = np.full(shape, EMPTY[name])
-        fields[name][target] = np.where(kept[source], values[source], EMPTY[name])
+        fields[name] = moved(values, lowest, first, shape, EMPTY[name])
+        fields[name][empty] = EMPTY[name]
     grid = diffuse_map.grid
     if d_min is not None and d_min > grid.d_min:
         grid = replace(grid, d_min=d_min)
-    return in_box(diffuse_map, fields, [low + first for low, (first, _) in zip(diffuse_map.lowest, bounds)], grid)
+    return replace(diffuse_map, grid=grid, fields=fields, **dict(zip("hkl", grid.axes(first, shape))))
 
 
 def _within(diffuse_map: DiffuseMap, d_min: float | None, d_max: float | None) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from dials_diffuse.algorithms.export.symmetry import inside, mate_of, rotated
+from dials_diffuse.algorithms.maps.equivalents import inside, mate_of, rotated
 
 
 @njit(cache=True)

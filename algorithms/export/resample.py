@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from dials.util import Sorry
 
-from dials_diffuse.algorithms.export.box import from_voxels
 from dials_diffuse.algorithms.export.larger_voxels import means, shares
-from dials_diffuse.algorithms.export.symmetry import expand, representatives
+from dials_diffuse.algorithms.export.symmetry import expand
+from dials_diffuse.algorithms.maps.equivalents import count_equivalents
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.map_file import DiffuseMap
 
@@ -76,9 +76,8 @@ def resample(diffuse_map: DiffuseMap, ndiv: Sequence[int]) -> DiffuseMap:
             counts = parts > 0 if name == "filled" else np.rint(parts)
             columns[name] = counts.astype(diffuse_map.fields[name].dtype)
     measured = np.isfinite(columns["intensity"])
-    return expand(
-        from_voxels(diffuse_map, index[measured], {name: column[measured] for name, column in columns.items()}, grid)
-    )
+    columns = {name: column[measured] for name, column in columns.items()}
+    return diffuse_map.with_voxels(index[measured], columns, grid)
 
 
 def _new_voxels(diffuse_map: DiffuseMap, grid: GlobalGrid, factors: np.ndarray) -> np.ndarray:
@@ -86,7 +85,7 @@ def _new_voxels(diffuse_map: DiffuseMap, grid: GlobalGrid, factors: np.ndarray) 
     half = factors // 2
     first = -((half - diffuse_map.lowest) // factors)
     last = (diffuse_map.lowest + np.array(diffuse_map.shape) - 1 + half) // factors
-    axes = [np.arange(low, high + 1) / divisions for low, high, divisions in zip(first, last, grid.ndiv)]
-    box = replace(diffuse_map, grid=grid, h=axes[0], k=axes[1], l=axes[2], fields={})
+    axes = dict(zip("hkl", grid.axes(first, last - first + 1)))
+    box = replace(diffuse_map, grid=grid, fields={}, **axes)
     within = box.q() <= np.float32(1 + 1e-6) / grid.d_min
-    return np.argwhere(representatives(within, first, grid.rotations)) + first
+    return np.argwhere(count_equivalents(within, first, grid.rotations)) + first

@@ -1,4 +1,8 @@
-"""Equivalent voxels of a map: one to stand for all, so that statistics count every measurement once."""
+"""Equivalent voxels of a map: one to stand for all, so that statistics count every measurement once.
+
+In the functions that numba compiles, ``lowest`` is the voxel of an array's first element, shape (3,), int64, and
+``rotations``, shape (operations, 3, 3), int64, are the matrices R by which voxels n and n R are equivalent.
+"""
 
 from __future__ import annotations
 
@@ -77,42 +81,48 @@ def slabs(diffuse_map: DiffuseMap) -> Iterator[slice]:
 
 
 @njit(cache=True, nogil=True)
+def rotated(h, k, l, rotation):
+    """The voxel equivalent to (h, k, l) by an operation."""
+    return (
+        h * rotation[0, 0] + k * rotation[1, 0] + l * rotation[2, 0],
+        h * rotation[0, 1] + k * rotation[1, 1] + l * rotation[2, 1],
+        h * rotation[0, 2] + k * rotation[1, 2] + l * rotation[2, 2],
+    )
+
+
+@njit(cache=True, nogil=True)
+def mate_of(i, j, k, lowest, rotation):
+    """Place in an array of the voxel equivalent to the one at place (i, j, k)."""
+    h, k, l = rotated(i + lowest[0], j + lowest[1], k + lowest[2], rotation)
+    return h - lowest[0], k - lowest[1], l - lowest[2]
+
+
+@njit(cache=True, nogil=True)
+def inside(place, shape):
+    """Whether a place lies in an array of a shape."""
+    return 0 <= place[0] < shape[0] and 0 <= place[1] < shape[1] and 0 <= place[2] < shape[2]
+
+
+@njit(cache=True, nogil=True)
 def count_equivalents(chosen, lowest, rotations):
-    """How many chosen voxels are equivalent, at the last of them in the array's order; 0 elsewhere.
+    """How many chosen voxels, shape (nh, nk, nl), bool, are equivalent: int8, at the last of them in the array's order.
 
-    Parameters
-    ----------
-    chosen : ndarray, shape (nh, nk, nl), bool
-    lowest : ndarray, shape (3,), int64
-        The voxel of the first element.
-    rotations : ndarray, shape (operations, 3, 3), int64
-        Voxels n and n R are equivalent.
-
-    Returns
-    -------
-    ndarray, shape (nh, nk, nl), int8
+    Elsewhere it is 0.
     """
-    nh, nk, nl = chosen.shape
     count = np.zeros(chosen.shape, dtype=np.int8)
-    for i in range(nh):
-        for j in range(nk):
-            for m in range(nl):
-                if not chosen[i, j, m]:
+    for i in range(chosen.shape[0]):
+        for j in range(chosen.shape[1]):
+            for k in range(chosen.shape[2]):
+                if not chosen[i, j, k]:
                     continue
-                h, k, l = i + lowest[0], j + lowest[1], m + lowest[2]
-                own = (i * nk + j) * nl + m
-                last, images, itself = True, 0, 0
-                for r in range(len(rotations)):
-                    a = h * rotations[r, 0, 0] + k * rotations[r, 1, 0] + l * rotations[r, 2, 0] - lowest[0]
-                    b = h * rotations[r, 0, 1] + k * rotations[r, 1, 1] + l * rotations[r, 2, 1] - lowest[1]
-                    c = h * rotations[r, 0, 2] + k * rotations[r, 1, 2] + l * rotations[r, 2, 2] - lowest[2]
-                    if 0 <= a < nh and 0 <= b < nk and 0 <= c < nl and chosen[a, b, c]:
-                        key = (a * nk + b) * nl + c
-                        if key > own:
-                            last = False
+                images, itself = 0, 0
+                for rotation in rotations:
+                    mate = mate_of(i, j, k, lowest, rotation)
+                    if inside(mate, chosen.shape) and chosen[mate]:
+                        if mate > (i, j, k):
                             break
                         images += 1
-                        itself += key == own
-                if last:
-                    count[i, j, m] = images // itself
+                        itself += mate == (i, j, k)
+                else:
+                    count[i, j, k] = images // itself
     return count

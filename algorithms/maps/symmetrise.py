@@ -11,8 +11,7 @@ from cctbx import sgtbx
 from dials.util import Sorry
 
 from dials_diffuse.algorithms.maps.equivalents import Representatives, representatives
-from dials_diffuse.algorithms.maps.two_maps import SAME_CELL
-from dials_diffuse.grid import GlobalGrid, lattice_group
+from dials_diffuse.grid import SAME_CELL, GlobalGrid, lattice_group
 from dials_diffuse.map_file import DiffuseMap
 
 logger = logging.getLogger("dials.diffuse.maps")
@@ -47,14 +46,7 @@ def symmetrise(diffuse_map: DiffuseMap, params: libtbx.phil.scope_extract) -> Di
     logger.info(
         "Laue group %s: %d voxels, %.2f measurements of each", grid.laue_symbol, len(key), len(voxels) / len(key)
     )
-    return DiffuseMap.from_voxels(
-        grid,
-        voxels.index[first],
-        _averages(voxels, place.reshape(-1), len(key)),
-        wavelengths=diffuse_map.wavelengths,
-        history=diffuse_map.history,
-        units=diffuse_map.units,
-    )
+    return diffuse_map.with_voxels(voxels.index[first], _averages(voxels, place.reshape(-1), len(key)), grid)
 
 
 def grid_of_group(grid: GlobalGrid, wanted: sgtbx.space_group_info | None) -> GlobalGrid:

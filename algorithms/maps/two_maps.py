@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 from cctbx import sgtbx
 from dials.util import Sorry
 
-from dials_diffuse.grid import GlobalGrid, lattice_group
+from dials_diffuse.algorithms.maps.box import EMPTY, moved
+from dials_diffuse.grid import SAME_CELL, GlobalGrid, lattice_group
 from dials_diffuse.map_file import DiffuseMap
-
-#: Relative difference of cell edges, and difference of angles in degrees, up to which cells are the same crystal's.
-SAME_CELL = (0.02, 1.0)
 
 
 def check_same_lattice(first: DiffuseMap, second: DiffuseMap, name: str) -> None:
@@ -49,16 +46,8 @@ def in_box_of(first: DiffuseMap, second: DiffuseMap, names: tuple[str, ...]) -> 
 
     The grid's symmetry is what both have.
     """
-    begin = np.maximum(first.lowest, second.lowest)
-    end = np.minimum(first.lowest + first.shape, second.lowest + second.shape)
-    count = np.maximum(end - begin, 0)
-    target, source = (tuple(slice(b, b + n) for b, n in zip(begin - of.lowest, count)) for of in (first, second))
-    fields = {}
-    for name in names:
-        values = second.fields[name]
-        fields[name] = np.full(first.shape, np.nan if values.dtype.kind == "f" else 0, dtype=values.dtype)
-        if count.all():
-            fields[name][target] = values[source]
+    boxes = (second.lowest, first.lowest, first.shape)
+    fields = {name: moved(second.fields[name], *boxes, EMPTY[name]) for name in names}
     return replace(first, grid=common_grid(first.grid, second.grid), fields=fields)
 
 

@@ -10,13 +10,10 @@ import numpy as np
 from dials.util import Sorry
 
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
-from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.grid import SAME_CELL, GlobalGrid
 from dials_diffuse.map_file import read_map
 
 logger = logging.getLogger("dials.diffuse.scaling")
-
-#: Relative difference of cell edges, and difference of angles in degrees, up to which cells are the same crystal's.
-EDGES, ANGLES = 0.02, 1.0
 
 
 @dataclass
@@ -58,9 +55,7 @@ class Reference:
                 f"reference={filename} has ndiv={ndiv} and Laue group {reference.grid.laue_symbol}, these data "
                 f"{own_ndiv} and {grid.laue_symbol}: extract them with that grid.ndiv, in that setting."
             )
-        cells = [np.array(g.unit_cell.parameters()) for g in (reference.grid, grid)]
-        difference = np.abs(cells[0] - cells[1])
-        if (difference[:3] > EDGES * cells[1][:3]).any() or (difference[3:] > ANGLES).any():
+        if not reference.grid.unit_cell.is_similar_to(grid.unit_cell, *SAME_CELL):
             raise Sorry(
                 f"reference={filename} has the unit cell {reference.grid.unit_cell}, these data {grid.unit_cell}."
             )

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
+from dials_diffuse.algorithms.maps.equivalents import count_equivalents, inside, mate_of
+
 #: Equivalent voxels differ by no more than this, relative: what rounding of float32 does.
 TOLERANCE = 1e-4
 
@@ -34,49 +36,34 @@ def asymmetric_unit(
         none. A map that holds one voxel of each set of equivalent ones has any.
     """
     floor = TOLERANCE * float(np.nanmean(np.abs(values)))
+    measured = np.isfinite(values)
     for rotations in groups:
-        kept, together, unequal, alone = _last_of_equivalents(values, lowest, rotations, floor)
-        if not unequal and not (together and alone):
+        kept = count_equivalents(measured, lowest, rotations) > 0
+        if _has_symmetry(values, kept, lowest, rotations, floor):
             return kept, rotations
-    return np.isfinite(values), np.eye(3, dtype=np.int64)[None]
+    return measured, np.eye(3, dtype=np.int64)[None]
 
 
 @njit(cache=True, nogil=True)
-def _last_of_equivalents(values, lowest, rotations, floor):
-    """Which voxels have no equivalent one after them; numbers of mates there, unequal, missing."""
-    n_h, n_k, n_l = values.shape
-    kept = np.zeros(values.shape, np.bool_)
-    together, unequal, alone = 0, 0, 0
-    for i in range(n_h):
-        for j in range(n_k):
-            for k in range(n_l):
-                value = values[i, j, k]
-                if np.isnan(value):
+def _has_symmetry(values, kept, lowest, rotations, floor):
+    """Whether voxels equivalent to those that are kept have their values; all of them within the array, or none."""
+    together, alone = False, False
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            for k in range(values.shape[2]):
+                if not kept[i, j, k]:
                     continue
-                h, k_, l = i + lowest[0], j + lowest[1], k + lowest[2]
-                place = (i * n_k + j) * n_l + k
-                here, different, missing = 0, 0, 0
-                last = True
-                for r in rotations:
-                    a = h * r[0, 0] + k_ * r[1, 0] + l * r[2, 0] - lowest[0]
-                    b = h * r[0, 1] + k_ * r[1, 1] + l * r[2, 1] - lowest[1]
-                    c = h * r[0, 2] + k_ * r[1, 2] + l * r[2, 2] - lowest[2]
-                    if a < 0 or b < 0 or c < 0 or a >= n_h or b >= n_k or c >= n_l:
+                value = values[i, j, k]
+                for rotation in rotations:
+                    mate = mate_of(i, j, k, lowest, rotation)
+                    if mate == (i, j, k) or not inside(mate, values.shape):
                         continue
-                    mate = values[a, b, c]
-                    if np.isnan(mate):
-                        missing += 1
-                        continue
-                    other = (a * n_k + b) * n_l + c
-                    if other > place:
-                        last = False
-                        break
-                    if other < place:
-                        here += 1
-                        different += abs(mate - value) > TOLERANCE * abs(value) + floor
-                if last:
-                    kept[i, j, k] = True
-                    together += here
-                    unequal += different
-                    alone += missing
-    return kept, together, unequal, alone
+                    if np.isnan(values[mate]):
+                        alone = True
+                    else:
+                        together = True
+                        if abs(values[mate] - value) > TOLERANCE * abs(value) + floor:
+                            return False
+                if together and alone:
+                    return False
+    return True

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from dials.util import Sorry
 
+from dials_diffuse.algorithms.maps.box import extent
 from dials_diffuse.algorithms.view.asymmetric_unit import asymmetric_unit
 from dials_diffuse.algorithms.view.coarsen import coarsen
 from dials_diffuse.grid import GlobalGrid
@@ -106,7 +107,7 @@ def pack(diffuse_map: DiffuseMap, name: str, coarse: int = 0) -> PackedMap:
         values, errors, lowest = coarsen(values, errors, lowest, diffuse_map.grid.rotations)
         step = 2 * step
     kept, rotations = asymmetric_unit(values, lowest, _groups(diffuse_map.grid))
-    box = _box(kept)
+    box = tuple(slice(first, last + 1) for first, last in extent(kept))
     values, errors, filled, kept = (array[box] for array in (values, errors, filled, kept))
     lowest = lowest + [part.start for part in box]
 
@@ -122,15 +123,6 @@ def _groups(grid: GlobalGrid) -> list[np.ndarray]:
     """Rotations of the map's group, and of Friedel's law alone if that is in it; shape (n_operations, 3, 3)."""
     inversion = np.array([np.eye(3), -np.eye(3)]).astype(np.int64)
     return [grid.rotations] if grid.friedel_apart else [grid.rotations, inversion]
-
-
-def _box(kept: np.ndarray) -> tuple[slice, slice, slice]:
-    """The smallest box that holds all that is kept."""
-    parts = []
-    for axis in range(3):
-        found = np.flatnonzero(kept.any(axis=tuple({0, 1, 2} - {axis})))
-        parts.append(slice(int(found[0]), int(found[-1]) + 1))
-    return tuple(parts)
 
 
 def _intensity_codes(values: np.ndarray, errors: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
