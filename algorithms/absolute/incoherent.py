@@ -122,10 +122,7 @@ def incoherent_intensity(
     ndarray
         Electrons squared per unit cell, of the shape of ``q``.
     """
-    q = np.asarray(q, dtype=float)
-    total = np.zeros(q.shape)
-    for label, number in inventory.numbers.items():
-        total += number * incoherent_function(label, q, table)
+    total = sum(number * incoherent_function(label, q, table) for label, number in inventory.numbers.items())
     if wavelength:
         ratio = recoil(q, wavelength)
         total *= ratio**recoil_exponent
