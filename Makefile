@@ -1,4 +1,4 @@
-# make test | demo | bench | bench-scale | lint: each sets up what it needs by itself.
+# make test | demo | bench | bench-scale | bench-maps | lint: each sets up what it needs by itself.
 #
 # A Python that has DIALS (an active conda environment, or PYTHON=...) is used as it is; elsewhere Debian's or Ubuntu's
 # packages are installed (root or sudo needed) and a virtual environment is made over them. Chromium, where it is to be
@@ -22,7 +22,7 @@ endif
 RUN := $(BIN)python3
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: setup test demo bench bench-scale lint clean
+.PHONY: setup test demo bench bench-scale bench-maps lint clean
 setup: $(READY)
 
 .venv/.ready: setup.py pyproject.toml $(wildcard command_line/*.py)
@@ -53,6 +53,9 @@ bench: $(READY)
 
 bench-scale: $(READY)
 	$(RUN) benchmarks/bench_scale.py
+
+bench-maps: $(READY)
+	for bench in maps map_operations view; do $(RUN) benchmarks/bench_$$bench.py || exit 1; done
 
 lint: $(READY)
 	$(RUN) -m ruff check . && $(RUN) -m ruff format --check .
