@@ -57,7 +57,8 @@ def measure(path: Path, truth, options: tuple[str, ...], nproc: int = 2) -> str:
     from dials_diffuse.dataset import Dataset
 
     figures = []
-    scale = ["dials.diffuse_scale", "corrected.expt", "corrected.refl", f"nproc={nproc}", *options]
+    terms = "scaling.terms=scale,absorption,offset,detector"
+    scale = ["dials.diffuse_scale", "corrected.expt", "corrected.refl", f"nproc={nproc}", terms, *options]
     for command in (scale, ["dials.diffuse_merge", "scaled.expt", "scaled.refl"]):
         _, wall, cpu, memory = watch(command, path)
         figures.append(f"{wall:.0f} s | {cpu:.0f} s | {memory / 1e6:.0f} MB")

@@ -25,8 +25,8 @@ from dials_diffuse.algorithms.scaling.parts import Part
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
-#: The residual is made so much smaller, in the norm of the preconditioner, in so many steps at most. (At 1e-3 what is known
-#: least stays sigmas off, for no gain: more cycles.)
+#: The residual is made so much smaller, in the norm of the preconditioner, in so many steps at most. (At 1e-3 what is
+#: known least stays sigmas off, for no gain: more cycles.)
 TOLERANCE, STEPS = 1e-4, 300
 
 
