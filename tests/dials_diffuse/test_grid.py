@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cctbx import sgtbx, uctbx
 from dials.util import Sorry
+from grids import make_grid
 from hypothesis import given
 from hypothesis import strategies as st
 from iotbx.phil import parse
@@ -31,7 +31,7 @@ CELLS = {
 
 
 def grid_of(symbol: str = "P41", ndiv=(2, 2, 3), d_min: float = 4.0) -> GlobalGrid:
-    return GlobalGrid(uctbx.unit_cell(CELLS[symbol]), sgtbx.space_group_info(symbol).group(), ndiv, d_min)
+    return make_grid(CELLS[symbol], symbol, ndiv, d_min)
 
 
 triples = st.lists(st.tuples(*[st.integers(-200, 200)] * 3), min_size=1, max_size=30).map(np.array)

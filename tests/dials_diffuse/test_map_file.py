@@ -8,13 +8,13 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from cctbx import miller, sgtbx, uctbx
+from cctbx import miller
 from dials.util import Sorry
+from grids import make_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dials_diffuse import map_file
-from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.map_file import ABSOLUTE_UNITS, FIELDS, INTENSITY_UNITS, DiffuseMap, read_map, write_map
 from dials_diffuse.provenance import ProcessRecord
 
@@ -33,7 +33,7 @@ HISTORY = [
 
 
 def make(symbol, count=200, seed=0):
-    grid = GlobalGrid(uctbx.unit_cell(SETTINGS[symbol]), sgtbx.space_group_info(symbol).group(), (2, 2, 2), 4.0)
+    grid = make_grid(SETTINGS[symbol], symbol, d_min=4.0)
     rng = np.random.default_rng(seed)
     index = rng.integers(-grid.n_max[0], grid.n_max[0] + 1, (count, 3)).astype(np.int32)
     index = np.unique(grid.map_to_asu(index[grid.contains(index)]), axis=0)

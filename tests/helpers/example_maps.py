@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from cctbx import sgtbx, uctbx
+from grids import make_grid
 
-from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.map_file import DiffuseMap
 
 CELLS = {
@@ -30,8 +29,7 @@ def example_map(symbol: str, *, ndiv: int = 2, d_min: float = 2.5, expand: bool 
     index : ndarray, shape (m, 3), int
     columns : dict of str to ndarray, shape (m,)
     """
-    group = sgtbx.space_group_info(symbol).group()
-    grid = GlobalGrid(uctbx.unit_cell(CELLS[symbol]), group, (ndiv,) * 3, d_min, friedel_apart)
+    grid = make_grid(CELLS[symbol], symbol, (ndiv,) * 3, d_min, friedel_apart)
     box = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in grid.n_max), indexing="ij"), axis=-1).reshape(-1, 3)
     index = box[grid.contains(box) & ~grid.is_bragg(box)]
     index = index[(grid.map_to_asu(index.astype(np.int32)) == index).all(axis=1)]

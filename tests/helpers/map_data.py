@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from cctbx import sgtbx, uctbx
+from grids import make_grid
 
-from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.map_file import DiffuseMap
 
 #: A cell for each space group, most of them oblique.
@@ -30,24 +29,24 @@ def random_map(
     friedel_apart: bool = False,
 ) -> DiffuseMap:
     """All voxels within ``d_min``, a share of them measured; equivalent ones are equal."""
-    group = sgtbx.space_group_info(symbol).group()
-    grid = GlobalGrid(uctbx.unit_cell(CELLS[symbol]), group, ndiv, d_min, friedel_apart)
+    grid = make_grid(CELLS[symbol], symbol, ndiv, d_min, friedel_apart)
     index = grid.key2index(np.arange(np.prod(grid.shape)))
     representatives, which = np.unique(grid.map_to_asu(index), axis=0, return_inverse=True)
     rng = np.random.default_rng(seed)
     measured = rng.random(len(representatives)) < share
-    measured[:2] = True
-    measured = measured[which.reshape(-1)] & grid.contains(index)
+    which = which.reshape(-1)
+    measured[which[len(index) // 2]] = True  # 0 0 0, so that there is one
+    measured = measured[which] & grid.contains(index)
     fields = {}
     for name in ("intensity", "intensity_errors", "half_1", "half_1_errors", "half_2", "half_2_errors"):
         values = rng.integers(1, 1000, len(representatives)) / 8
-        fields[name] = np.where(measured, values[which.reshape(-1)], np.nan).astype(np.float32).reshape(grid.shape)
+        fields[name] = np.where(measured, values[which], np.nan).astype(np.float32).reshape(grid.shape)
     for name, dtype in (("observations", "i4"), ("pixels", "i8"), ("filled", "i1")):
         values = rng.integers(1, 100, len(representatives))
-        fields[name] = np.where(measured, values[which.reshape(-1)], 0).astype(dtype).reshape(grid.shape)
+        fields[name] = np.where(measured, values[which], 0).astype(dtype).reshape(grid.shape)
     fields["filled"] %= 2
-    h, k, l = (np.arange(-n, n + 1) / divisions for n, divisions in zip(grid.n_max, grid.ndiv))
-    return DiffuseMap(grid, h, k, l, fields, np.array([0.97]), [])
+    axes = grid.axes(np.negative(grid.n_max), grid.shape)
+    return DiffuseMap(grid, *axes, fields, np.array([0.97]), [])
 
 
 def voxels(diffuse_map: DiffuseMap) -> dict[tuple[int, int, int], float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from cctbx import sgtbx, uctbx
+from grids import make_grid
 
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.map_file import DiffuseMap
@@ -19,7 +19,7 @@ CELLS = {
 
 
 def grid_of(symbol: str, ndiv=(2, 2, 2), d_min: float = 3.0) -> GlobalGrid:
-    return GlobalGrid(uctbx.unit_cell(CELLS[symbol]), sgtbx.space_group_info(symbol).group(), ndiv, d_min)
+    return make_grid(CELLS[symbol], symbol, ndiv, d_min)
 
 
 def all_voxels(grid: GlobalGrid) -> np.ndarray:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from cctbx import miller, sgtbx
 from dials.util import Sorry
+from grids import make_grid
 from smooth_maps import CELLS, all_voxels, grid_of, map_of, voxels_of
 
 from dials_diffuse.algorithms.maps.symmetrise import symmetrise
-from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.parameters import parameters
 
 
@@ -17,9 +17,7 @@ def params(*assignments):
 
 def lower(symbol, **options):
     """A map without the symmetry of its cell, of random intensities; some voxels not measured."""
-    from cctbx import uctbx
-
-    grid = GlobalGrid(uctbx.unit_cell(CELLS[symbol]), sgtbx.space_group_info("P 1").group(), (2, 2, 2), 6.0, **options)
+    grid = make_grid(CELLS[symbol], "P 1", d_min=6.0, **options)
     index = all_voxels(grid)
     random = np.random.default_rng(1)
     index = index[random.random(len(index)) < 0.8]

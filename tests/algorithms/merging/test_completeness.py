@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cctbx import miller, sgtbx, uctbx
+from cctbx import miller
+from grids import make_grid
 
 from dials_diffuse.algorithms.merging.completeness import (
     CONE,
@@ -28,7 +29,7 @@ CELLS = {
 
 
 def grid_of(symbol: str, ndiv=(2, 2, 2), d_min: float = 4.0) -> GlobalGrid:
-    return GlobalGrid(uctbx.unit_cell(CELLS[symbol]), sgtbx.space_group_info(symbol).group(), ndiv, d_min)
+    return make_grid(CELLS[symbol], symbol, ndiv, d_min)
 
 
 def box_of(grid: GlobalGrid) -> np.ndarray:
