@@ -1,4 +1,7 @@
-"""Every second voxel along each axis, averaged over the voxels that it covers."""
+"""Every second voxel along each axis, averaged over the voxels that it covers.
+
+Of any map: odd ndiv, a part of it, values without the symmetry of the grid, which ``export.resample`` cannot do with.
+"""
 
 from __future__ import annotations
 
