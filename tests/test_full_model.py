@@ -98,7 +98,7 @@ def test_map_is_as_good_as_with_true_terms(one_photon, tmp_path):
 
 def test_low_counts(make_once):
     """0.05 photons a pixel."""
-    simulation = "photons=0.05 background.photons=0.02 frames=60 b.period=45 background.images=24"
+    simulation = "photons=0.05 background.photons=0.02 frames=100 background.images=40"
     made = make_once("full-model-0.05", lambda folder: make_scaled(folder, simulation))
     truth = Truth.from_file(made / "truth.json")
     found = against_truth(made, truth, response=static_response(truth))
