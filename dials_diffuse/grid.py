@@ -239,6 +239,22 @@ class GlobalGrid:
         miller.map_to_asu(self.equivalence_group.type(), self.friedel_apart, indices)
         return miller_index_to_numpy(indices)
 
+    def asu_keys(self, index: np.ndarray) -> np.ndarray:
+        """Keys of the representatives of voxels in the asymmetric unit, -1 beyond the grid.
+
+        Parameters
+        ----------
+        index : ndarray, shape (n, 3), int
+
+        Returns
+        -------
+        ndarray, shape (n,), int64
+        """
+        keys = np.full(len(index), -1, dtype=np.int64)
+        inside = self.contains(index)
+        keys[inside] = self.index2key(self.map_to_asu(index[inside]))
+        return keys
+
     def is_bragg(self, index: np.ndarray) -> np.ndarray:
         """Which voxels are centred on a Bragg point of the lattice (centring respected); bool, shape (n,)."""
         index = np.asarray(index)

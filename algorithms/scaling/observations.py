@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +30,8 @@ COLUMNS = (
 
 #: What merging needs besides: the scaling model applied, see docs/data_model.md.
 SCALED_COLUMNS = ("inverse_scale_factor", "offset.sum.value", "flags")
+
+NOTHING = "There are no observations with a response above 0: nothing can be scaled or merged."
 
 #: Attributes with an entry for each observation.
 ARRAYS = ("rows", "signal", "response", "noise", "experiment", "panel", "position")
@@ -82,6 +84,7 @@ class GroupedObservations:
         Parameters
         ----------
         dataset : Dataset
+            In memory.
         wanted : ndarray, shape (rows,), bool, optional
             Rows to take; all if None.
 
@@ -94,31 +97,72 @@ class GroupedObservations:
             If none is left.
         """
         table = dataset.observations
-        counts, response, background, variance = (flumpy.to_numpy(table[column]) for column in COLUMNS[1:5])
+        columns = {name: flumpy.to_numpy(table[name]) for name in COLUMNS}
+        key = _asu_keys(dataset.grid, table["miller_index"])
+        grouped, left_out = cls._grouped(columns, key, dataset.grid, wanted)
+        if not len(grouped.rows):
+            raise Sorry(NOTHING)
+        if left_out:
+            logger.info("%d observations without response or beyond the grid are left out.", left_out)
+        return grouped
+
+    @classmethod
+    def from_columns(
+        cls, columns: dict[str, np.ndarray], grid: GlobalGrid, wanted: np.ndarray | None = None
+    ) -> GroupedObservations:
+        """As :meth:`from_dataset`, from :data:`COLUMNS` and ``miller_index`` as arrays; there may be none left."""
+        return cls._grouped(columns, grid.asu_keys(columns["miller_index"]), grid, wanted)[0]
+
+    @classmethod
+    def _grouped(
+        cls, columns: dict[str, np.ndarray], key: np.ndarray, grid: GlobalGrid, wanted: np.ndarray | None
+    ) -> tuple[GroupedObservations, int]:
+        """Observations, and how many of the wanted rows are left out."""
+        counts, response, background, variance = (columns[name] for name in COLUMNS[1:5])
         with np.errstate(invalid="ignore"):
             valid = (response > 0) & np.isfinite(response * counts * background * variance)
-        key = _asu_keys(dataset.grid, table["miller_index"])
         valid &= key >= 0
-        if wanted is None:
-            wanted = np.ones(len(table), dtype=bool)
-        if not (valid & wanted).any():
-            raise Sorry("There are no observations with a response above 0: nothing can be scaled or merged.")
-        if left_out := np.sum(wanted & ~valid):
-            logger.info("%d observations without response or beyond the grid are left out.", left_out)
-        rows = np.flatnonzero(valid & wanted)
+        chosen = valid if wanted is None else valid & wanted
+        rows = np.flatnonzero(chosen)
         rows = rows[np.argsort(key[rows], kind="stable")]
         first, voxels = _boundaries(key[rows])
+        left_out = (len(key) if wanted is None else np.count_nonzero(wanted)) - len(rows)
+        return cls.of_rows(columns, rows, grid.key2index(voxels), first), left_out
+
+    @classmethod
+    def of_rows(
+        cls, columns: dict[str, np.ndarray], rows: np.ndarray, voxels: np.ndarray, first: np.ndarray
+    ) -> GroupedObservations:
+        """Of rows of a table's :data:`COLUMNS` that are grouped already."""
+        counts, response, background, variance = (columns[name][rows].astype(float) for name in COLUMNS[1:5])
         return cls(
             rows,
-            signal=(counts - background)[rows],
-            response=response[rows],
-            noise=np.maximum((background + variance)[rows], 0),
-            experiment=flumpy.to_numpy(table["id"]).astype(np.int32)[rows],
-            panel=flumpy.to_numpy(table["panel"]).astype(np.int32)[rows],
-            position=flumpy.to_numpy(table["xyzobs.px.value"]).astype(np.float32)[rows],
-            voxels=dataset.grid.key2index(voxels),
+            signal=counts - background,
+            response=response,
+            noise=np.maximum(background + variance, 0),
+            experiment=columns["id"][rows].astype(np.int32),
+            panel=columns["panel"][rows].astype(np.int32),
+            position=columns["xyzobs.px.value"][rows].astype(np.float32),
+            voxels=voxels,
             first=first,
         )
+
+    @classmethod
+    def joined(cls, parts: Sequence[GroupedObservations]) -> GroupedObservations:
+        """Parts of whole voxels, one after the other, as one."""
+        if len(parts) == 1:
+            return parts[0]
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
+        multiplicity = np.concatenate([part.multiplicity for part in parts])
+        return replace(
+            parts[0],
+            **arrays,
+            voxels=np.concatenate([part.voxels for part in parts]),
+            first=np.concatenate([[0], np.cumsum(multiplicity)]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     @property
     def multiplicity(self) -> np.ndarray:
@@ -127,7 +171,7 @@ class GroupedObservations:
 
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Sums over the observations of each voxel: shape (n,) to shape (m,)."""
-        return np.add.reduceat(values, self.first[:-1])
+        return np.add.reduceat(values, self.first[:-1]) if len(values) else values[:0]
 
     def spread(self, values: np.ndarray) -> np.ndarray:
         """Values of voxels, shape (m,), given to each of their observations, shape (n,)."""
@@ -177,9 +221,9 @@ class GroupedObservations:
                 high = min(low + n_voxels, end)
                 yield slice(low, high), slice(self.first[low], self.first[high])
 
-    def parts(self) -> Iterator[tuple[slice, slice, GroupedObservations]]:
+    def parts(self, n_observations: int = CHUNK) -> Iterator[tuple[slice, slice, GroupedObservations]]:
         """As :meth:`chunks`, each with its observations alone, as views."""
-        for voxels, chosen in self.chunks():
+        for voxels, chosen in self.chunks(n_observations):
             arrays = {name: getattr(self, name)[chosen] for name in ARRAYS}
             first = self.first[voxels.start : voxels.stop + 1] - chosen.start
             yield voxels, chosen, replace(self, **arrays, voxels=self.voxels[voxels], first=first)
@@ -205,16 +249,14 @@ def scaled_observations(dataset: Dataset) -> GroupedObservations:
 
 
 def _asu_keys(grid: GlobalGrid, indices: flex.miller_index) -> np.ndarray:
-    """Keys (see GlobalGrid.index2key) of the representatives of voxels in the asymmetric unit, -1 beyond the grid."""
-    keys = np.full(len(indices), -1, dtype=np.int64)
+    """Keys (see GlobalGrid.asu_keys) of voxels, in chunks: temporaries are of several times their size."""
+    keys = np.empty(len(indices), dtype=np.int64)
     for begin in range(0, len(indices), CHUNK):
-        index = miller_index_to_numpy(indices[begin : begin + CHUNK])
-        inside = grid.contains(index)
-        keys[begin : begin + CHUNK][inside] = grid.index2key(grid.map_to_asu(index[inside]))
+        keys[begin : begin + CHUNK] = grid.asu_keys(miller_index_to_numpy(indices[begin : begin + CHUNK]))
     return keys
 
 
 def _boundaries(sorted_keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where runs of equal keys begin (with the end of the last), and their keys."""
-    begin = np.flatnonzero(np.concatenate([[True], sorted_keys[1:] != sorted_keys[:-1]]))
+    begin = np.flatnonzero(np.concatenate([[True], sorted_keys[1:] != sorted_keys[:-1]])[: len(sorted_keys)])
     return np.append(begin, len(sorted_keys)), sorted_keys[begin]
