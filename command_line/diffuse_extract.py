@@ -22,7 +22,7 @@ phil = """
 include scope dials_diffuse.phil_scope.grid.phil_scope
 include scope dials_diffuse.phil_scope.extract.phil_scope
 include scope dials_diffuse.phil_scope.mask.phil_scope
-include scope dials_diffuse.phil_scope.nproc.phil_scope
+include scope dials_diffuse.phil_scope.mp.phil_scope
 output {
   experiments = extracted.expt
     .type = path

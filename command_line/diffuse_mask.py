@@ -23,7 +23,7 @@ Examples::
 
 phil = """
 include scope dials_diffuse.phil_scope.mask.phil_scope
-include scope dials_diffuse.phil_scope.nproc.phil_scope
+include scope dials_diffuse.phil_scope.mp.local_scope
 bragg_frame = None
   .type = int(value_min=1)
   .help = "Number of an image (of stills: of the experiment, from 1): its mask with the Bragg peaks is written as well,"

@@ -37,7 +37,7 @@ include scope dials_diffuse.phil_scope.extract.phil_scope
 include scope dials_diffuse.phil_scope.correct.phil_scope
 include scope dials_diffuse.phil_scope.scale.phil_scope
 include scope dials_diffuse.phil_scope.merge.phil_scope
-include scope dials_diffuse.phil_scope.nproc.phil_scope
+include scope dials_diffuse.phil_scope.mp.phil_scope
 output {
   prefix = sweep
     .type = str

@@ -27,6 +27,7 @@ phil_scope = parse(
     """
 include scope dials_diffuse.phil_scope.scale.phil_scope
 include scope dials_diffuse.phil_scope.nproc.phil_scope
+include scope dials_diffuse.phil_scope.mp.phil_scope
 output {
   experiments = scaled.expt
     .type = path

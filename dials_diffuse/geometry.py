@@ -11,14 +11,13 @@ import copy
 import mmap
 from collections.abc import Callable
 
-import libtbx
 import numpy as np
 from dials.array_family import flex
 from dxtbx import flumpy
 from dxtbx.model import Detector, Experiment, Panel
 from scitbx import matrix
 
-from dials_diffuse.parallel import parallel_map
+from dials_diffuse.parallel import Mp, number_of_processes, parallel_map
 from dials_diffuse.stills import is_still
 
 #: Rows of a panel whose rays are computed at once, to bound the temporaries.
@@ -30,7 +29,7 @@ def resolution(experiment: Experiment) -> float:
     return experiment.detector.get_max_resolution(experiment.beam.get_s0())
 
 
-def detector_rays(detector: Detector, nproc: int | type[libtbx.Auto] = 1) -> list[np.ndarray]:
+def detector_rays(detector: Detector, mp: Mp = 1) -> list[np.ndarray]:
     """Unit vectors from the crystal through the centres of all pixels, for all panels.
 
     The rays of the detector that was asked for last are kept: masks and extraction need the same ones.
@@ -39,8 +38,8 @@ def detector_rays(detector: Detector, nproc: int | type[libtbx.Auto] = 1) -> lis
     ----------
     detector : dxtbx.model.Detector
         The panels' own px-mm strategies are used, so parallax is included where the detector model has it.
-    nproc : int or libtbx.Auto
-        Number of processes.
+    mp : libtbx.phil.scope_extract, int or libtbx.Auto
+        The scope ``mp``, of which the number of processes counts, or that number: they are forks.
 
     Returns
     -------
@@ -67,7 +66,7 @@ def detector_rays(detector: Detector, nproc: int | type[libtbx.Auto] = 1) -> lis
         directions = pixel_directions(detector[number], x.ravel(), y.ravel()).reshape(stop - start, nfast, 3)
         rays[number][start:stop] = directions.transpose(0, 2, 1)
 
-    for _ in parallel_map(fill, bands, nproc, "Rays"):
+    for _ in parallel_map(fill, bands, number_of_processes(mp, len(bands)), "Rays"):
         pass
     _last = (copy.deepcopy(detector), rays) if comparable else None
     return rays

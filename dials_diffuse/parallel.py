@@ -14,6 +14,7 @@ from multiprocessing import connection
 from typing import TypeVar
 
 import libtbx
+import libtbx.phil
 from dials.util import Sorry, progress
 
 from dials_diffuse.output import INTERRUPTIONS
@@ -21,16 +22,20 @@ from dials_diffuse.output import INTERRUPTIONS
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+#: The scope ``mp`` of a program's parameters, or the number of processes.
+Mp = libtbx.phil.scope_extract | int | type(libtbx.Auto)
 
-def number_of_processes(nproc: int | type[libtbx.Auto], tasks: int) -> int:
+
+def number_of_processes(mp: Mp, tasks: int) -> int:
     """How many processes to use for a number of tasks; Auto means one for each processor this process may use."""
+    nproc = getattr(mp, "nproc", mp)
     if nproc in (None, libtbx.Auto):
         nproc = len(os.sched_getaffinity(0))
     return max(1, min(nproc, tasks))
 
 
 def parallel_map(
-    function: Callable[[Task], Result], tasks: Sequence[Task], nproc: int | type[libtbx.Auto], description: str
+    function: Callable[[Task], Result], tasks: Sequence[Task], mp: Mp, description: str
 ) -> Iterator[Result]:
     """Yield ``function(task)`` for all tasks, in their order, with a progress bar.
 
@@ -42,7 +47,7 @@ def parallel_map(
     Sorry
         As raised by ``function``, or if a process died.
     """
-    nproc = number_of_processes(nproc, len(tasks))
+    nproc = number_of_processes(mp, len(tasks))
     with progress(total=len(tasks), desc=description) as bar:
         bar.monitor_interval = 0
         if nproc == 1:

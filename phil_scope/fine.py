@@ -17,7 +17,7 @@ d_min = None
   .type = float(value_min=0)
   .help = "Resolution limit in Angstrom, instead of that of scaling. Beyond that of scaling, the images are extracted "
           "again."
-include scope dials_diffuse.phil_scope.nproc.phil_scope
+include scope dials_diffuse.phil_scope.mp.phil_scope
 """,
     process_includes=True,
 )

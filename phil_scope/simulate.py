@@ -16,7 +16,7 @@ noise = True
 seed = 1
   .type = int(value_min=0)
   .help = "Seed of everything random: orientations, Bragg intensities, clouds, bad pixels, noise."
-include scope dials_diffuse.phil_scope.nproc.phil_scope
+include scope dials_diffuse.phil_scope.mp.local_scope
 format = *cbf cbf.gz cbf.bz2 smv nxmx
   .type = choice
   .help = "Of the images: miniCBF as of a Pilatus, the same compressed by gzip or bzip2, SMV as of an ADSC CCD, or HDF5"

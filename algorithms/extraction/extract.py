@@ -155,7 +155,7 @@ def _extract_run(
     parts: TableParts,
 ) -> int:
     """Extract experiments that share a detector, or stills; the number of pixels read."""
-    detector_rays(masks[numbers[0]].experiment.detector, params.nproc)  # before the processes part, who share them
+    detector_rays(masks[numbers[0]].experiment.detector, params.mp)  # before the processes part, who share them
     rows_of = {"voxel": voxel_sums, "pixel": pixel_rows}[params.extract.mode]
 
     @lru_cache(maxsize=1)
@@ -173,7 +173,7 @@ def _extract_run(
         for batch, (start, stop) in enumerate(batches(masks[number].experiment, params.extract.batch_width))
     ]
     pixels = 0
-    for name, rows, read in parallel_map(work, tasks, params.nproc, "Extracting"):
+    for name, rows, read in parallel_map(work, tasks, params.mp, "Extracting"):
         parts.add(name, rows)
         pixels += read
     return pixels

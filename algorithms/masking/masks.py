@@ -72,7 +72,7 @@ def make_masks(
     reflections : flex.reflection_table or None
         Of all experiments, told apart by ``id``.
     params : libtbx.phil.scope_extract
-        With the scopes ``mask``, ``bragg_mask`` and ``nproc``.
+        With the scopes ``mask``, ``bragg_mask`` and ``mp``.
     pixel_mask_files : list of str, optional
         Masks to take instead of making them: one for all, or one for each sweep (for all stills of one kind).
 
@@ -104,7 +104,7 @@ def make_masks(
             if len(groups) > 1:
                 logger.log(level_of(number), "\nPixels of %s", experiments_name(group))
             if braggs[group[0]].ellipsoids.largest > 0:
-                detector_rays(experiments[group[0]].detector, params.nproc)  # here by several processes
+                detector_rays(experiments[group[0]].detector, params.mp)  # here by several processes
             pixels = pixel_mask(_frames([masks[i] for i in group]), params.mask, level_of(number))
         for i in group:
             masks[i].pixels = pixels

@@ -29,6 +29,7 @@ from dials_diffuse.algorithms.scaling.observations import scaled_observations
 from dials_diffuse.algorithms.scaling.outliers import find_outliers
 from dials_diffuse.dataset import Dataset, forget_identifiers, models_and_reflections, read_diffuse_header
 from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.parallel import Mp
 from dials_diffuse.parameters import phil_scope
 from dials_diffuse.phil_scope.outliers import phil_scope as outliers_scope
 from dials_diffuse.program import Session
@@ -43,7 +44,7 @@ def dataset_on_grid(session: Session, columns: tuple[str, ...]) -> Dataset:
     Parameters
     ----------
     session : Session
-        With the parameters ``grid.ndiv``, ``d_min`` and ``nproc``; where images are extracted again, reflection files
+        With the parameters ``grid.ndiv``, ``d_min`` and ``mp``; where images are extracted again, reflection files
         are not needed.
     columns : tuple of str
         Columns that scaled observations must have.
@@ -65,8 +66,7 @@ def dataset_on_grid(session: Session, columns: tuple[str, ...]) -> Dataset:
     session.reflections.clear()
     if grid.d_min < coarse.d_min:
         logger.warning("The scaling model was refined to %.2f A and is extrapolated beyond.", coarse.d_min)
-    nproc = None if params.nproc is libtbx.Auto else params.nproc
-    dataset = fine_dataset(session.experiments[0], history, grid, nproc)
+    dataset = fine_dataset(session.experiments[0], history, grid, params.mp)
     dataset.history.append(session.record)
     return dataset
 
@@ -83,7 +83,10 @@ def fine_grid(grid: GlobalGrid, ndiv: list[int] | None, d_min: float | None) -> 
 
 
 def fine_dataset(
-    experiments: ExperimentList, history: list[ProcessRecord], grid: GlobalGrid, nproc: int | None = None
+    experiments: ExperimentList,
+    history: list[ProcessRecord],
+    grid: GlobalGrid,
+    mp: Mp = libtbx.Auto,
 ) -> Dataset:
     """Extract the experiments of a scaled data set again on another grid, correct them and apply their scaling models.
 
@@ -96,8 +99,8 @@ def fine_dataset(
         are made anew, from reflections that must not have changed. Images that scaling excluded are left out again, and
         outliers are looked for with the parameters of scaling.
     grid : GlobalGrid
-    nproc : int, optional
-        Processes; all processors if None.
+    mp : libtbx.phil.scope_extract, int or libtbx.Auto
+        The scope ``mp``, or a number of processes.
 
     Returns
     -------
@@ -121,7 +124,7 @@ def fine_dataset(
     ]
     for run in (*runs[0], *runs[1]):
         run.check_inputs()  # all of them before the first frame is read
-    tables = [_extract(run, identifiers, grid, nproc) for run in runs[0]]
+    tables = [_extract(run, identifiers, grid, mp) for run in runs[0]]
     whole = Dataset(experiments, _joined(tables, identifiers), grid, list(history))
     corrected = [_correct(run, whole) for run in runs[1]]
     whole.observations = _joined(corrected, identifiers)
@@ -209,11 +212,11 @@ def _parameters(record: ProcessRecord) -> libtbx.phil.scope_extract:
         raise Sorry(f"The parameters that {record.program} ran with cannot be used any more: {error}.") from error
 
 
-def _extract(run: _Run, identifiers: list[str], grid: GlobalGrid, nproc: int | None) -> flex.reflection_table:
+def _extract(run: _Run, identifiers: list[str], grid: GlobalGrid, mp: Mp) -> flex.reflection_table:
     """Extract those experiments of a run that are wanted."""
     params = run.params
     on_grid = phil_scope("extract").fetch(source=parse(grid.as_phil())).extract()
-    params.grid, params.d_min, params.nproc = on_grid.grid, on_grid.d_min, nproc or libtbx.Auto
+    params.grid, params.d_min, params.mp = on_grid.grid, on_grid.d_min, mp
     params.extract.experiments = [i for i, name in enumerate(run.record.experiments) if name in identifiers]
     with run.folder():
         session = Session(params, run.record, run.given("experiments"), reflection_files=run.given("reflections"))

@@ -12,7 +12,7 @@ from dials_diffuse.algorithms.processing.command_line import CommandLine, read_p
 from dials_diffuse.parameters import phil_scope
 
 #: What every program has its own of.
-NOT_SHARED = ("output", "nproc", "background", "pixel_mask")
+NOT_SHARED = ("output", "mp", "background", "pixel_mask")
 
 
 class Parameters:

@@ -47,7 +47,7 @@ def process(line: CommandLine, parameters: Parameters, this_run: ProcessRecord) 
     with alone_in_folder(), Children() as children:
         record = Record(parameters.values.output.json, this_run)
         runner = Runner(record, children, f"{__version__} {dials_version()}")
-        work = Work(parameters, runner, number_of_processes(parameters.values.nproc, 1 << 20))
+        work = Work(parameters, runner, number_of_processes(parameters.values.mp, 1 << 20))
         sweeps: list[Sweep] = []
         try:
             sweeps += gather(line, work)

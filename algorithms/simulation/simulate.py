@@ -67,7 +67,7 @@ def simulate(params: libtbx.phil.scope_extract, folder: str | os.PathLike) -> Tr
     if one_file:
         for sweep in series:
             frames = range(series[sweep].frames)
-            made = parallel_map(partial(make_image, truth, sweep), frames, params.nproc, "Simulating")
+            made = parallel_map(partial(make_image, truth, sweep), frames, params.mp, "Simulating")
             write_stack(truth, sweep, made, folder / f"{_name(sweep)}.nxs")
         return truth
     images = [(sweep, image) for sweep in series for image in range(series[sweep].frames)]
@@ -77,7 +77,7 @@ def simulate(params: libtbx.phil.scope_extract, folder: str | os.PathLike) -> Tr
         name = f"{_name(sweep)}{pattern.replace('####', f'{image + 1:04d}')}"
         write_image(truth, sweep, image, make_image(truth, sweep, image), folder / name)
 
-    for _ in parallel_map(write, images, params.nproc, "Simulating"):
+    for _ in parallel_map(write, images, params.mp, "Simulating"):
         pass
     return truth
 

@@ -112,7 +112,7 @@ def test_stills_have_no_rotation():
 def test_rays_go_through_pixel_centres():
     detector = kappa_experiment().detector
     panel = detector[2]
-    rays = detector_rays(detector, nproc=2)[2]
+    rays = detector_rays(detector, mp=2)[2]
     for x, y in ((0, 0), (179, 0), (77, 333), (179, 499)):
         lab = matrix.col(panel.get_lab_coord(panel.pixel_to_millimeter((x + 0.5, y + 0.5)))).normalize()
         assert rays[y, :, x] == pytest.approx(lab.elems, abs=1e-6)

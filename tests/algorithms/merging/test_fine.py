@@ -48,7 +48,7 @@ def fine_of(folder, ndiv, d_min=None):
     """The fine data set, from files."""
     dataset = Dataset.from_files(str(folder / "scaled.expt"), str(folder / "scaled.refl"))
     grid = fine_grid(dataset.grid, ndiv, d_min)
-    return fine_dataset(dataset.experiments, dataset.history, grid, nproc=1)
+    return fine_dataset(dataset.experiments, dataset.history, grid, mp=1)
 
 
 def sorted_columns(table):
@@ -130,7 +130,7 @@ def test_a_history_that_does_not_tell_enough(scaled):
 def test_some_of_the_sweeps(scaled):
     """The second alone: its own extraction and correction are found in the history of both."""
     dataset = Dataset.from_files(scaled / "scaled.expt", scaled / "scaled.refl")
-    fine = fine_dataset(dataset.experiments[1:], dataset.history, dataset.grid, nproc=1)
+    fine = fine_dataset(dataset.experiments[1:], dataset.history, dataset.grid, mp=1)
     ids = np.array(dataset.observations["id"])
     assert len(fine.observations) == np.sum(ids == 1)
     assert sum(fine.observations["counts"]) == np.array(dataset.observations["counts"])[ids == 1].sum()
