@@ -24,10 +24,16 @@ Buehlmann (1967) ASTIN Bulletin 4, 199 (linear credibility); DerSimonian & Laird
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions, total
+from dials_diffuse.grid import GlobalGrid
+
+#: Bins of |q|, and voxels that each is to hold.
+FINE_BINS, LEAST = 100, 50
 
 
 @dataclass
@@ -117,6 +123,13 @@ def merge_part(
     return intensity, _variance(observations, weight, whole.expected)
 
 
+def weighted_means(
+    observations: GroupedObservations, q: np.ndarray, prior: RadialPrior
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each voxel I, and its variance by counting at the prior's mean, shape (m,) each."""
+    return _weighted_mean(observations, _weights(observations, q, prior))
+
+
 def _weights(observations: GroupedObservations, q: np.ndarray, prior: RadialPrior) -> np.ndarray:
     """One over the variance of the signals in voxels of mean intensity, shape (n,)."""
     return 1 / observations.variance(prior.mean_at(q))
@@ -143,7 +156,7 @@ def posterior_mean(intensity: np.ndarray, variance: np.ndarray, q: np.ndarray, p
     return (1 - credibility) * prior.mean_at(q) + credibility * np.maximum(intensity, 0)
 
 
-def radial_bins(q: np.ndarray, n_bins: int = 100, least: int = 50) -> np.ndarray:
+def radial_bins(q: np.ndarray, n_bins: int = FINE_BINS, least: int = LEAST) -> np.ndarray:
     """Bins of equal width in |q|, neighbours put together until each holds ``least`` voxels (or all there are).
 
     Returns
@@ -151,15 +164,138 @@ def radial_bins(q: np.ndarray, n_bins: int = 100, least: int = 50) -> np.ndarray
     ndarray, shape (m,), int
         Number of each voxel's bin, from 0.
     """
-    fine = np.minimum((q / max(q.max(), 1e-12) * n_bins).astype(np.int64), n_bins - 1)
-    number, held, numbers = 0, 0, []
-    counts = np.bincount(fine, minlength=n_bins)
-    for i, count in enumerate(counts):
-        numbers.append(number)
-        held += count
-        if held >= least and counts[i + 1 :].sum() >= least:
-            number, held = number + 1, 0
-    return np.array(numbers)[fine]
+    bins = RadialBins(max(float(q.max()), 1e-12), np.arange(n_bins))
+    return RadialBins.with_least(bins.q_max, np.bincount(bins.of(q), minlength=n_bins), least).of(q)
+
+
+@dataclass(frozen=True)
+class RadialBins:
+    """Bins of |q|, each of one or several of equal width.
+
+    Attributes
+    ----------
+    q_max : float
+        End of the last one, 1/Angstrom.
+    numbers : ndarray, shape (k,), int
+        Number of the bin that each of the equal ones belongs to.
+    """
+
+    q_max: float
+    numbers: np.ndarray
+
+    @classmethod
+    def with_least(cls, q_max: float, counts: np.ndarray, least: int = LEAST) -> RadialBins:
+        """Neighbours put together until each bin holds ``least`` of the ``counts``, shape (k,)."""
+        number, held, numbers = 0, 0, []
+        for i, count in enumerate(counts):
+            numbers.append(number)
+            held += count
+            if held >= least and counts[i + 1 :].sum() >= least:
+                number, held = number + 1, 0
+        return cls(q_max, np.array(numbers))
+
+    def of(self, q: np.ndarray) -> np.ndarray:
+        """The bin of each |q|, same shape, int."""
+        k = len(self.numbers)
+        return self.numbers[np.minimum((q / self.q_max * k).astype(np.int64), k - 1)]
+
+    def __len__(self) -> int:
+        return int(self.numbers[-1]) + 1
+
+
+@dataclass
+class RadialSums:
+    """Sums over the voxels of bins of |q|, shape (k,) each, of which a :class:`RadialPrior` is made.
+
+    Attributes
+    ----------
+    voxels, q : ndarray
+        Numbers of voxels, sums of their |q|.
+    signal, response : ndarray
+        Sums over their observations.
+    deviation, weight : ndarray
+        Weighted sums of squared deviations beyond the noise, from the mean of another prior, and of the weights.
+    """
+
+    voxels: np.ndarray
+    q: np.ndarray
+    signal: np.ndarray
+    response: np.ndarray
+    deviation: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def of(
+        cls, bins: RadialBins, observations: GroupedObservations, q: np.ndarray, prior: RadialPrior | None = None
+    ) -> RadialSums:
+        """Of scaled observations; without a prior there are no deviations."""
+        number, k = bins.of(q), len(bins)
+        signal, response = observations.sum(observations.signal), observations.sum(observations.response)
+        means = [np.bincount(number, values, k) for values in (np.ones(len(q)), q, signal, response)]
+        if prior is None:
+            return cls(*means, *np.zeros((2, k)))
+        intensity, noise = weighted_means(observations, q, prior)
+        return cls(*means, *deviations(bins, q, intensity, noise, prior))
+
+    def __add__(self, other: RadialSums) -> RadialSums:
+        return RadialSums(*(one + two for one, two in zip(vars(self).values(), vars(other).values())))
+
+    def prior(self) -> RadialPrior:
+        """Mean intensities of these observations; that of one photon where less has been counted."""
+        mean = np.maximum(self.signal, 1) / self.response
+        variance = np.divide(self.deviation, self.weight, out=np.zeros(len(mean)), where=self.weight > 0)
+        return RadialPrior(self.q / self.voxels, mean, np.maximum(variance, 0))
+
+
+def deviations(
+    bins: RadialBins, q: np.ndarray, intensity: np.ndarray, noise: np.ndarray, prior: RadialPrior
+) -> tuple[np.ndarray, np.ndarray]:
+    """What :class:`RadialSums` has of deviations, by moments: E(I - m)^2 = t + v.
+
+    Parameters
+    ----------
+    q, intensity, noise : ndarray, shape (m,)
+        |q| of voxels, I, and v, its variance by counting.
+    prior : RadialPrior
+        Its mean is m.
+
+    Returns
+    -------
+    deviation, weight : ndarray, shape (k,)
+        Voxels weigh as 1 / (m^2 + v)^2, nearly the inverse variance of what is averaged.
+    """
+    number, k, mean = bins.of(q), len(bins), prior.mean_at(q)
+    weight = 1 / (mean**2 + noise) ** 2
+    deviation = weight * ((intensity - mean) ** 2 - noise)
+    return np.bincount(number, deviation, k), np.bincount(number, weight, k)
+
+
+def radial_prior(partitions: VoxelPartitions, grid: GlobalGrid) -> RadialPrior:
+    """What the voxels of scaled observations are expected to be, by two looks at all of them."""
+    q_max = 1 / grid.d_min
+    fine = RadialBins(q_max, np.arange(FINE_BINS))
+    counts = sum(partitions.map(partial(_count_voxels, fine, grid), "Voxels"))
+    bins = RadialBins.with_least(q_max, counts)
+    prior = None
+    for _ in range(2):
+        prior = total(partitions.map(partial(_radial_sums, bins, grid, prior), "Mean intensities")).prior()
+    return prior
+
+
+def _count_voxels(
+    bins: RadialBins, grid: GlobalGrid, partition: Partition, observations: GroupedObservations
+) -> np.ndarray:
+    return np.bincount(bins.of(grid.q(observations.voxels)), minlength=len(bins))
+
+
+def _radial_sums(
+    bins: RadialBins,
+    grid: GlobalGrid,
+    prior: RadialPrior | None,
+    partition: Partition,
+    observations: GroupedObservations,
+) -> RadialSums:
+    return RadialSums.of(bins, observations, grid.q(observations.voxels), prior)
 
 
 def between_voxel_variance(bins: np.ndarray, deviation: np.ndarray, noise: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -7,11 +7,12 @@ observations or voxels of one partition and is needed again stays with it, by na
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from dials_diffuse.partitioned_table import PartitionedTable
 
 Result = TypeVar("Result")
+Sums = TypeVar("Sums")
 
 #: Observations in a partition of data in memory: what fits into a processor's cache.
 IN_MEMORY = 50_000
@@ -175,7 +177,7 @@ class VoxelPartitions:
         return not self.partitions or isinstance(self.partitions[0], InMemory)
 
     def viewed(self, *views: View) -> VoxelPartitions:
-        """The same, looked at through further views (functions of modules or partials: they travel to other processes)."""
+        """The same, looked at through further views (functions of modules or partials: they travel to processes)."""
         return replace(self, views=(*self.views, *views))
 
     def map(
@@ -196,6 +198,11 @@ class VoxelPartitions:
         """Observations as they are seen, or those that one more view shows, all in memory."""
         seen = self.viewed(choose) if choose else self
         return GroupedObservations.joined(list(seen.map(_as_they_are, description)))
+
+
+def total(parts: Iterable[Sums]) -> Sums:
+    """Sum of what can be added, in order."""
+    return reduce(operator.add, parts)
 
 
 def _look(views: Sequence[View], function: Callable, partition: Partition):

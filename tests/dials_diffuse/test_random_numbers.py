@@ -25,7 +25,7 @@ def test_they_are_uniform_and_independent():
     for one, other in ((first[1:], first[:-1]), (first, second), (first[:-1], second[1:])):
         assert abs(np.corrcoef(one, other)[0, 1]) < 4 / np.sqrt(len(one))
     shifted = random_of_keys(keys + 1, 0)
-    assert not np.isclose(second[:-1], shifted[:-1]).any()  # another seed is not another place in the same sequence
+    assert np.mean(second == shifted) < 1e-4  # another seed is not another place in the same sequence
 
 
 def test_single_bits_of_keys_matter():
