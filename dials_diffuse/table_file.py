@@ -12,7 +12,9 @@ import numpy as np
 from dials.array_family import flex
 from dials.util import Sorry
 from dials.util.ext import streambuf
+from dxtbx import flumpy
 
+from dials_diffuse.grid import miller_index_from_numpy, miller_index_to_numpy
 from dials_diffuse.output import quiet_file
 
 Columns = dict[str, np.ndarray]
@@ -27,6 +29,10 @@ TYPE_NAMES = {
     ("f", 8, 3): "vec3<double>",
     ("i", 4, 3): "cctbx::miller::index<>",
 }
+
+
+#: Columns of integers that DIALS holds as size_t.
+UNSIGNED = ("panel", "flags")
 
 
 class TableParts:
@@ -131,6 +137,50 @@ class TableParts:
         table = flex.reflection_table.from_file(os.fspath(path))
         path.unlink()
         return table
+
+
+def columns_of(table: flex.reflection_table) -> Columns:
+    """The columns of a table as arrays, with the precision of partitions: float32, int32 or bool."""
+    columns = {}
+    for name in table.keys():
+        values = table[name]
+        array = miller_index_to_numpy(values) if isinstance(values, flex.miller_index) else flumpy.to_numpy(values)
+        kind = {"f": np.float32, "i": np.int32, "u": np.int32}.get(array.dtype.kind, array.dtype)
+        columns[name] = array.astype(kind)
+    return columns
+
+
+def flex_table(columns: Columns, identifiers: dict[int, str]) -> flex.reflection_table:
+    """A table of columns, with the types that docs/data_model.md gives them.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray, shape (n,) or (n, 3)
+        Integers or floats of any size, or bool.
+    identifiers : dict of int to str
+        Experiment identifiers by ``id``.
+    """
+    table = flex.reflection_table()
+    for name, values in columns.items():
+        values = np.ascontiguousarray(values.astype(refl_dtype(name, values.dtype), copy=False))
+        if values.ndim == 1:
+            table[name] = flumpy.from_numpy(values)
+        elif values.dtype.kind == "i":
+            table[name] = miller_index_from_numpy(values)
+        else:
+            table[name] = flumpy.vec_from_numpy(values)
+    for key, identifier in identifiers.items():
+        table.experiment_identifiers()[key] = identifier
+    return table
+
+
+def refl_dtype(name: str, dtype: np.dtype) -> np.dtype:
+    """What .refl files hold instead of a column in partitions."""
+    if dtype.kind == "f":
+        return np.dtype(np.float64)
+    if dtype.kind in "iu":
+        return np.dtype(np.uint64 if name in UNSIGNED else np.int32)
+    return dtype
 
 
 def write_table(table: flex.reflection_table, filename: str | os.PathLike) -> None:
