@@ -96,9 +96,15 @@ def merge_voxels(observations: GroupedObservations, q: np.ndarray) -> MergedVoxe
     nodes = np.bincount(bins, q) / np.bincount(bins)
     mean = _ratio_of_sums(bins, observations.sum(observations.signal), observations.sum(u))
     prior = RadialPrior(nodes, mean, np.zeros(len(mean)))
+    intensity, noise = weighted_means(observations, q, prior)
+    prior.variance = between_voxel_variance(bins, intensity - prior.mean_at(q), noise, mean)
+    return merge_with_prior(observations, q, prior)
+
+
+def merge_with_prior(observations: GroupedObservations, q: np.ndarray, prior: RadialPrior) -> MergedVoxels:
+    """As :func:`merge_voxels`, for some of the voxels that the prior is of."""
     weight = _weights(observations, q, prior)
     intensity, noise = _weighted_mean(observations, weight)
-    prior.variance = between_voxel_variance(bins, intensity - prior.mean_at(q), noise, mean)
     expected = posterior_mean(intensity, noise, q, prior)
     return MergedVoxels(intensity, _variance(observations, weight, expected), expected, prior)
 
@@ -236,6 +242,11 @@ class RadialSums:
             return cls(*means, *np.zeros((2, k)))
         intensity, noise = weighted_means(observations, q, prior)
         return cls(*means, *deviations(bins, q, intensity, noise, prior))
+
+    @classmethod
+    def none(cls, k: int) -> RadialSums:
+        """Of no observations."""
+        return cls(*np.zeros((6, k)))
 
     def __add__(self, other: RadialSums) -> RadialSums:
         return RadialSums(*(one + two for one, two in zip(vars(self).values(), vars(other).values())))

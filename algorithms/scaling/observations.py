@@ -10,6 +10,7 @@ import numpy as np
 from dials.array_family import flex
 from dials.util import Sorry
 from dxtbx import flumpy
+from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.scaling.error_model import ErrorModel
 from dials_diffuse.dataset import Dataset
@@ -243,9 +244,13 @@ def scaled_observations(dataset: Dataset) -> GroupedObservations:
         logger.info("%d observations that scaling rejected are left out.", rejected.sum())
     observations = GroupedObservations.from_dataset(dataset, ~rejected)
     factor, offset = (flumpy.to_numpy(table[column])[observations.rows] for column in SCALED_COLUMNS[:2])
-    models = [experiment.scaling_model for experiment in dataset.experiments]
-    parameters = models[0].configdict.get("error_model_parameters", ()) if models[0] is not None else ()
-    return observations.scaled(factor, offset, ErrorModel(*parameters))
+    return observations.scaled(factor, offset, error_model_of(dataset.experiments))
+
+
+def error_model_of(experiments: ExperimentList) -> ErrorModel:
+    """That of scaled experiments, which have one in common."""
+    model = experiments[0].scaling_model
+    return ErrorModel(*(model.configdict.get("error_model_parameters", ()) if model is not None else ()))
 
 
 def _asu_keys(grid: GlobalGrid, indices: flex.miller_index) -> np.ndarray:
