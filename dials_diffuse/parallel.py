@@ -1,17 +1,23 @@
-"""Independent pieces of work side by side in processes."""
+"""Independent pieces of work side by side, in forks of this process or on workers of Dask."""
 
 from __future__ import annotations
 
 import collections
+import contextlib
+import logging
 import multiprocessing
 import os
+import resource
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
 from multiprocessing import connection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import libtbx
 import libtbx.phil
@@ -34,41 +40,132 @@ def number_of_processes(mp: Mp, tasks: int) -> int:
     return max(1, min(nproc, tasks))
 
 
+@dataclass
+class Outcome:
+    """What a worker has to say of one task.
+
+    Attributes
+    ----------
+    worker : str
+        Its name.
+    result : object
+        What the function returned.
+    sorry : str or None
+        Message of the user error that was raised instead: the class Sorry does not pickle.
+    error, trace : Exception, str or None
+        Another exception that was raised, and its traceback.
+    seconds : float
+        That the task took.
+    memory : int
+        Bytes, the most that the worker has had so far.
+    records : list of (str, int, str)
+        Logger, level and text of what is to go to the log.
+    """
+
+    worker: str
+    result: Any = None
+    sorry: str | None = None
+    error: Exception | None = None
+    trace: str | None = None
+    seconds: float = 0
+    memory: int = 0
+    records: list[tuple[str, int, str]] = field(default_factory=list)
+
+    def value(self) -> Any:
+        """The result, or the exception is raised."""
+        if self.sorry is not None:
+            raise Sorry(self.sorry)
+        if self.error is not None:
+            raise self.error from RemoteTraceback(f"\n{self.trace}")
+        return self.result
+
+
+class RemoteTraceback(Exception):
+    """Where in a worker an exception was raised."""
+
+
 def parallel_map(
     function: Callable[[Task], Result], tasks: Sequence[Task], mp: Mp, description: str
 ) -> Iterator[Result]:
     """Yield ``function(task)`` for all tasks, in their order, with a progress bar.
 
-    The processes are forks: what ``function`` refers to is shared with this process, not copied. Results travel by
-    pickle, so they should be small.
+    With ``mp.method=processes`` the workers are forks: what ``function`` refers to is shared with this process, not
+    copied. With ``dask`` the function travels, too: it must be small and picklable by cloudpickle, and name large
+    things by their files. Results travel by pickle, so they should be small. A task may run again if its worker dies.
+    Within a worker, tasks are done one after the other.
 
     Raises
     ------
     Sorry
-        As raised by ``function``, or if a process died.
+        As raised by ``function``, or if a process died, or the cluster is at fault.
     """
-    nproc = number_of_processes(mp, len(tasks))
+    if _is_worker or not tasks:
+        outcomes = None
+    elif getattr(mp, "method", "processes") == "dask":
+        from dials_diffuse.dask_map import dask_outcomes
+
+        outcomes = dask_outcomes(function, tasks, mp, description)
+    elif (nproc := number_of_processes(mp, len(tasks))) > 1:
+        outcomes = _outcomes_of_forks(function, tasks, nproc)
+    else:
+        outcomes = None
     with progress(total=len(tasks), desc=description) as bar:
         bar.monitor_interval = 0
-        if nproc == 1:
+        if outcomes is None:
             for task in tasks:
                 yield function(task)
                 bar.update()
             return
-        context = multiprocessing.get_context("fork")
-        executor = ProcessPoolExecutor(nproc, mp_context=context, initializer=_start_worker, initargs=(function,))
-        try:
-            for result, sorry in _results_in_order(executor, tasks, ahead=4 * nproc):
-                if sorry is not None:
-                    raise Sorry(sorry)
-                yield result
+        with contextlib.closing(outcomes):
+            for outcome in outcomes:
+                for name, level, text in outcome.records:
+                    logging.getLogger(name).log(level, "%s: %s", outcome.worker, text)
+                yield outcome.value()
                 bar.update()
-        except BrokenProcessPool as error:
-            for worker in multiprocessing.active_children():
-                worker.kill()  # one may wait for ever for a lock that the dead one held
-            raise Sorry("A process died, probably for want of memory: try again with a smaller nproc.") from error
-        finally:
-            executor.shutdown(cancel_futures=True)
+
+
+def stay_serial() -> None:
+    """From now on this process is a worker, whose work is not shared out any more."""
+    global _is_worker
+    _is_worker = True
+
+
+_is_worker = False
+
+
+def measured(function: Callable[[Task], Result], task: Task, worker: str) -> Outcome:
+    """Do one task in a worker."""
+    began = time.perf_counter()
+    outcome = Outcome(worker)
+    try:
+        outcome.result = function(task)
+    except Sorry as error:
+        outcome.sorry = str(error)
+    outcome.seconds, outcome.memory = time.perf_counter() - began, peak_memory()
+    return outcome
+
+
+def peak_memory() -> int:
+    """Bytes that this process has had at most; of its own, where the system tells that from its parent's."""
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _outcomes_of_forks(function: Callable, tasks: Sequence, nproc: int) -> Iterator[Outcome]:
+    """Outcomes of all tasks, in their order."""
+    context = multiprocessing.get_context("fork")
+    executor = ProcessPoolExecutor(nproc, mp_context=context, initializer=_start_worker, initargs=(function,))
+    try:
+        yield from _results_in_order(executor, tasks, ahead=4 * nproc)
+    except BrokenProcessPool as error:
+        for worker in multiprocessing.active_children():
+            worker.kill()  # one may wait for ever for a lock that the dead one held
+        raise Sorry("A process died, probably for want of memory: try again with a smaller nproc.") from error
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def _results_in_order(executor: ProcessPoolExecutor, tasks: Sequence[Task], ahead: int) -> Iterator:
@@ -94,6 +191,7 @@ _function: Callable | None = None
 def _start_worker(function: Callable) -> None:
     global _function
     _function = function
+    stay_serial()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the work
@@ -107,9 +205,5 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _work(task):
-    """The result and None, or None and a user error's message: the class Sorry does not pickle."""
-    try:
-        return _function(task), None
-    except Sorry as error:
-        return None, str(error)
+def _work(task: Any) -> Outcome:
+    return measured(_function, task, f"process {os.getpid()}")
