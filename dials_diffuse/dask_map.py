@@ -31,7 +31,7 @@ from dials.util.version import dials_version
 from dials_diffuse import __version__, parallel
 
 if TYPE_CHECKING:
-    from distributed import Client, Future, LocalCluster
+    from distributed import Client, Future, LocalCluster, Nanny
 
 logger = logging.getLogger("dials.diffuse.dask")
 
@@ -234,11 +234,19 @@ def close() -> None:
     if connection.cluster is not None:
         for nanny in connection.cluster.workers.values():
             with contextlib.suppress(Exception):
-                nanny.close_gracefully()  # it shall not start another
-                os.kill(nanny.pid, signal.SIGKILL)  # it may be amid a long task that nobody wants any more
+                _kill(nanny)
         with contextlib.suppress(Exception):
             connection.cluster.close(timeout=PATIENCE)
         shutil.rmtree(connection.folder, ignore_errors=True)
+
+
+def _kill(nanny: Nanny) -> None:
+    """End a worker of this machine, which may be amid a long task that nobody wants any more, or just be starting."""
+    nanny.close_gracefully()  # it shall not start another
+    deadline = time.monotonic() + PATIENCE
+    while nanny.pid is None and nanny.process.status.name == "starting" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(nanny.pid, signal.SIGKILL)
 
 
 # What follows runs in the workers.

@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 
 import libtbx
 import libtbx.phil
-from dials.util import Sorry, progress
+import numpy as np
+from dials.util import Sorry, progress, tabulate
 
 from dials_diffuse.output import INTERRUPTIONS
 
@@ -30,6 +31,10 @@ Result = TypeVar("Result")
 
 #: The scope ``mp`` of a program's parameters, or the number of processes.
 Mp = libtbx.phil.scope_extract | int | type(libtbx.Auto)
+
+
+#: Workers in the summary beyond which there is but one line for all.
+MANY = 12
 
 
 def number_of_processes(mp: Mp, tasks: int) -> int:
@@ -84,6 +89,57 @@ class RemoteTraceback(Exception):
     """Where in a worker an exception was raised."""
 
 
+@dataclass
+class Share:
+    """What a worker did of a step: pieces, seconds, and bytes that it had at most."""
+
+    pieces: int = 0
+    seconds: float = 0
+    memory: int = 0
+
+    def add(self, outcome: Outcome) -> None:
+        self.pieces += 1
+        self.seconds += outcome.seconds
+        self.memory = max(self.memory, outcome.memory)
+
+
+#: What was done since the program began, by step and worker.
+_shares: dict[str, dict[str, Share]] = {}
+
+
+def summary() -> str:
+    """Table of the time of each worker in each step since the program began; empty if no work was shared out."""
+    rows = []
+    for step, shares in _shares.items():
+        if len(shares) > MANY:
+            spreads = [
+                "{:.0f} / {:.0f} / {:.0f}".format(*np.percentile(values, (0, 50, 100)))
+                for values in zip(*map(_numbers, shares.values()))
+            ]
+            rows.append([step, f"{len(shares)} workers: min / median / max", *spreads])
+        elif len(shares) > 1:
+            rows += [
+                [step, name, *(f"{number:.4g}" for number in _numbers(shares[name]))]
+                for name in sorted(shares, key=lambda name: (len(name), name))
+            ]
+    return tabulate(rows, headers=["Step", "Worker", "Pieces", "Busy / s", "Peak memory / MB"]) if rows else ""
+
+
+def _numbers(share: Share) -> tuple[int, float, float]:
+    return share.pieces, share.seconds, share.memory / 1e6
+
+
+@contextlib.contextmanager
+def until_end_of_program() -> Iterator[None]:
+    """Part from workers and forget what they did when the program ends, however it does."""
+    try:
+        yield
+    finally:
+        _shares.clear()
+        if dask_map := sys.modules.get("dials_diffuse.dask_map"):
+            dask_map.close()
+
+
 def parallel_map(
     function: Callable[[Task], Result], tasks: Sequence[Task], mp: Mp, description: str
 ) -> Iterator[Result]:
@@ -99,16 +155,16 @@ def parallel_map(
     Sorry
         As raised by ``function``, or if a process died, or the cluster is at fault.
     """
-    if _is_worker or not tasks:
-        outcomes = None
-    elif getattr(mp, "method", "processes") == "dask":
+    if _is_worker:
+        yield from map(function, tasks)
+        return
+    outcomes = None
+    if tasks and getattr(mp, "method", "processes") == "dask":
         from dials_diffuse.dask_map import dask_outcomes
 
         outcomes = dask_outcomes(function, tasks, mp, description)
     elif (nproc := number_of_processes(mp, len(tasks))) > 1:
         outcomes = _outcomes_of_forks(function, tasks, nproc)
-    else:
-        outcomes = None
     with progress(total=len(tasks), desc=description) as bar:
         bar.monitor_interval = 0
         if outcomes is None:
@@ -116,10 +172,12 @@ def parallel_map(
                 yield function(task)
                 bar.update()
             return
+        shares = _shares.setdefault(description, {})
         with contextlib.closing(outcomes):
             for outcome in outcomes:
                 for name, level, text in outcome.records:
                     logging.getLogger(name).log(level, "%s: %s", outcome.worker, text)
+                shares.setdefault(outcome.worker, Share()).add(outcome)
                 yield outcome.value()
                 bar.update()
 
@@ -158,8 +216,11 @@ def _outcomes_of_forks(function: Callable, tasks: Sequence, nproc: int) -> Itera
     """Outcomes of all tasks, in their order."""
     context = multiprocessing.get_context("fork")
     executor = ProcessPoolExecutor(nproc, mp_context=context, initializer=_start_worker, initargs=(function,))
+    names: dict[str, str] = {}
     try:
-        yield from _results_in_order(executor, tasks, ahead=4 * nproc)
+        for outcome in _results_in_order(executor, tasks, ahead=4 * nproc):
+            outcome.worker = names.setdefault(outcome.worker, f"process {len(names) + 1}")
+            yield outcome
     except BrokenProcessPool as error:
         for worker in multiprocessing.active_children():
             worker.kill()  # one may wait for ever for a lock that the dead one held
@@ -206,4 +267,4 @@ def _end_with_parent() -> None:
 
 
 def _work(task: Any) -> Outcome:
-    return measured(_function, task, f"process {os.getpid()}")
+    return measured(_function, task, str(os.getpid()))

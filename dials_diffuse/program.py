@@ -23,7 +23,7 @@ from dials.util import Sorry, log, make_sys_exit_red
 from dials.util.version import dials_version
 from dxtbx.model.experiment_list import ExperimentList
 
-from dials_diffuse import __version__
+from dials_diffuse import __version__, parallel
 from dials_diffuse.arguments import Arguments
 from dials_diffuse.output import INTERRUPTIONS
 from dials_diffuse.provenance import ProcessRecord, hash_file
@@ -240,7 +240,9 @@ def log_versions(name: str) -> None:
 
 
 def finish(*written: str) -> None:
-    """End the log with the names of the files that were written."""
+    """End the log with what the workers did, and the names of the files that were written."""
+    if work := parallel.summary():
+        logger.info("\nWork by step and worker\n%s", work)
     logger.info("\nWritten: %s", ", ".join(str(name) for name in written if name))
 
 
@@ -251,7 +253,7 @@ def handled_errors() -> Iterator[None]:
     SIGTERM and SIGHUP clean up as Ctrl-C does. Logging ends with the program, so that one Python process can run
     several, each with a log of its own.
     """
-    with make_sys_exit_red(), _interruptions() as received, _own_log_handlers():
+    with make_sys_exit_red(), _interruptions() as received, _own_log_handlers(), parallel.until_end_of_program():
         try:
             yield
         except Sorry as error:
