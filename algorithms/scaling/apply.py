@@ -23,16 +23,16 @@ def apply_models(dataset: Dataset) -> None:
     ----------
     dataset : Dataset
         Corrected observations of experiments with scaling models. Gets the columns ``inverse_scale_factor`` and
-        ``offset.sum.value``, and ``flags``, all 0, if there are none.
+        ``offset.sum.value``, in single precision as on disk, and ``flags``, all 0, if there are none.
     """
     table = dataset.observations
     response = flumpy.to_numpy(table["response"])
-    factor, offset = np.empty((2, len(table)))
+    factor, offset = np.empty((2, len(table)), dtype=np.float32)
     for _, rows, values in _chunks(dataset):
         factor[rows] = values.outer * values.inner
         offset[rows] = response[rows] * values.outer * values.offset
-    table["inverse_scale_factor"] = flumpy.from_numpy(factor)
-    table["offset.sum.value"] = flumpy.from_numpy(offset)
+    table["inverse_scale_factor"] = flumpy.from_numpy(factor.astype(float))
+    table["offset.sum.value"] = flumpy.from_numpy(offset.astype(float))
     if "flags" not in table:
         table["flags"] = flex.size_t(len(table), 0)
 

@@ -68,8 +68,9 @@ class Design:
         self.names = list(names)
         self.classes = [term_class(name) for name in self.names]
         self.blocks: list[Block] = []
-        self._first = np.full((len(self.models), len(self.names)), -1, dtype=np.int32)
-        self._strides = np.zeros((len(self.models), len(self.names), 3), dtype=np.int32)
+        # The last row is that of experiments that are scaled already: all terms are nil.
+        self._first = np.full((len(self.models) + 1, len(self.names)), -1, dtype=np.int32)
+        self._strides = np.zeros((len(self.models) + 1, len(self.names), 3), dtype=np.int32)
         shared: dict[tuple, Block] = {}
         size = 0
         for i, model in enumerate(self.models):
@@ -190,12 +191,6 @@ class PlacedDesign:
     rows: list[np.ndarray]
     covariates: list[np.ndarray | None]
 
-    @property
-    def covariate_sizes(self) -> list[float]:
-        """Root mean square of each term's covariate over the observations that have it; 1 where there is none."""
-        known = [np.ones(1) if values is None else values[values != 0] for values in self.covariates]
-        return [float(np.sqrt(np.mean(np.square(values)))) if len(values) else 1.0 for values in known]
-
     def select(self, chosen: slice | np.ndarray) -> PlacedDesign:
         """At some: a slice, or shape (n,), bool."""
         covariates = [None if values is None else values[chosen] for values in self.covariates]
@@ -209,7 +204,7 @@ class PlacedDesign:
             value = terms[:, number]
             if term.exponential:
                 np.exp(value, out=value)
-            absent = np.append(self.design._first[:, number] < 0, True)
+            absent = self.design._first[:, number] < 0
             value[absent[self.experiment]] = 0.0 if term.role == "offset" else 1.0
             if term.role == "outer":
                 outer *= value
@@ -285,8 +280,8 @@ class PlacedDesign:
             np.empty(0) if covariate is None else covariate,
             design._table_first,
             design._table_weight,
-            np.append(design._first[:, number], np.int32(-1)),
-            np.concatenate([design._strides[:, number], np.zeros((1, 3), dtype=np.int32)]),
+            design._first[:, number],
+            design._strides[:, number],
         )
 
 

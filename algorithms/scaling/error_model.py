@@ -63,8 +63,8 @@ QUANTILES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 0.999, 1)
 SHELLS = 10
 #: Least observations in a bin, and degrees of freedom and photons to refine with.
 LEAST = 100
-#: Observations to refine with where there are more: they determine a to 3e-4.
-ENOUGH = 5_000_000
+#: Observations that are enough to refine with: they determine a to 5e-4.
+ENOUGH = 2_000_000
 #: Observations, evenly spread, that the bins' limits come from.
 SAMPLE = 1_000_000
 
@@ -204,8 +204,8 @@ def refine_error_model(
     Parameters
     ----------
     observations : GroupedObservations
-        n scaled observations of m voxels. Their own error model is not used. Where they are more than :data:`ENOUGH`,
-        those of a random selection of voxels serve.
+        n scaled observations of m voxels. Their own error model is not used. :data:`ENOUGH` of them serve as well as
+        all there are.
     q : ndarray, shape (m,)
         |q| of the voxels, 1/Angstrom.
     params : libtbx.phil.scope_extract, optional
@@ -229,8 +229,7 @@ def refine_error_model(
 
     a, b = (None, None) if params is None else (params.a, params.b)
     estimate = _Estimate.fixed(ErrorModel(1.0 if a is None else a, 0.0 if b is None else b))
-    random = np.random.default_rng(0).random(len(q)) < ENOUGH / len(observations.rows)
-    observations, q = _with_mates(observations, q, observations.spread(random))
+    observations, q = _with_mates(observations, q, np.ones(len(observations), dtype=bool))
     photons = np.sum(observations.signal + observations.noise)
     if min(len(observations.rows) - len(q), photons) < LEAST:
         logger.warning("Too few observations have Laue mates, or photons: the error model is not refined.")

@@ -11,6 +11,7 @@ from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.algorithms.scaling.partitions import Partition
 from dials_diffuse.grid import GlobalGrid
 
 #: Parameters of their models together, about.
@@ -18,16 +19,18 @@ PARAMETERS = 1500
 
 
 def largest_experiments(
-    observations: GroupedObservations,
+    counts: np.ndarray,
     experiments: ExperimentList,
     terms: Sequence[str],
     params: libtbx.phil.scope_extract,
     grid: GlobalGrid,
-) -> tuple[GroupedObservations, ExperimentList, np.ndarray]:
+) -> np.ndarray:
     """The experiments with the most observations, two at least, whose models have :data:`PARAMETERS` together.
 
     Parameters
     ----------
+    counts : ndarray, shape (experiments,), int
+        Observations of each.
     terms : sequence of str
         Of the models.
     params : libtbx.phil.scope_extract
@@ -35,20 +38,17 @@ def largest_experiments(
 
     Returns
     -------
-    observations : GroupedObservations
-        Theirs.
-    experiments : ExperimentList
-    taken : ndarray, shape (k,), int
-        Their numbers.
+    ndarray, shape (k,), int
+        Their numbers, increasing.
     """
-    order = np.argsort(-np.bincount(observations.experiment, minlength=len(experiments)), kind="stable")
+    order = np.argsort(-counts, kind="stable")
     sizes = [DiffuseScalingModel.for_experiment(experiments[int(i)], terms, params, grid.d_min).n_params for i in order]
     n = max(int(np.searchsorted(np.cumsum(sizes), PARAMETERS)), 2)
-    if n >= len(order):
-        return observations, experiments, np.arange(len(experiments))
-    taken = np.sort(order[:n])
-    number = np.full(len(experiments), -1, dtype=np.int32)
-    number[taken] = np.arange(n)
-    chosen = observations.select(number[observations.experiment] >= 0)
-    chosen = replace(chosen, experiment=number[chosen.experiment])
-    return chosen, ExperimentList([experiments[int(i)] for i in taken]), taken
+    return np.arange(len(experiments)) if n >= len(order) else np.sort(order[:n])
+
+
+def of_experiments(numbers: np.ndarray, partition: Partition, observations: GroupedObservations) -> GroupedObservations:
+    """View: the observations of some experiments, which are counted anew; ``numbers`` are theirs, increasing."""
+    place = np.minimum(np.searchsorted(numbers, observations.experiment), len(numbers) - 1)
+    chosen = observations.select(numbers[place] == observations.experiment)
+    return replace(chosen, experiment=np.searchsorted(numbers, chosen.experiment).astype(np.int32))

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg
@@ -62,7 +63,7 @@ class LeastSquares:
         """Shape (p,)."""
         return self._projected(self.weight * self.residual)
 
-    @property
+    @cached_property
     def information(self) -> np.ndarray:
         """D, shape (m,)."""
         return self._sum(self.weight * self.response**2)

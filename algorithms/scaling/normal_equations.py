@@ -70,12 +70,13 @@ class BlockInverse:
             found[part.columns] -= solved @ tied
         return found
 
-    def blocks(self) -> list[np.ndarray]:
-        """The diagonal blocks of M^-1, shape (k, k) each."""
+    def covariance(self, unit: np.ndarray) -> Covariance:
+        """The diagonal blocks of M^-1, times the units, shape (p,), in which the equations are."""
         found = []
-        for factor, solved in zip(self._factors, self._solved):
-            found.append(_inverse(factor) - solved @ _solve(self._middle, solved.T))
-        return found
+        for part, factor, solved in zip(self.parts, self._factors, self._solved):
+            own = unit[part.columns]
+            found.append((_inverse(factor) - solved @ _solve(self._middle, solved.T)) * own * own[:, None])
+        return Covariance(self.parts, found)
 
 
 @dataclass

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import libtbx.phil
 import numpy as np
@@ -24,10 +24,8 @@ from dxtbx import flumpy
 from dials_diffuse.algorithms.scaling.observations import COLUMNS, GroupedObservations
 from dials_diffuse.grid import GlobalGrid, miller_index_to_numpy
 from dials_diffuse.parallel import number_of_processes, parallel_map
+from dials_diffuse.partitioned_table import PartitionedTable, read_part
 from dials_diffuse.random_numbers import random_of_keys
-
-if TYPE_CHECKING:
-    from dials_diffuse.partitioned_table import PartitionedTable
 
 Result = TypeVar("Result")
 Sums = TypeVar("Sums")
@@ -51,6 +49,9 @@ class Partition(Protocol):
 
     def put(self, name: str, values: np.ndarray) -> None:
         """Keep an array with the partition, in place of what had its name."""
+
+    def drop(self, name: str) -> None:
+        """Forget what was put by this name, if anything was."""
 
 
 #: Turns a partition's observations into what is looked at: scaled ones, those that are kept, ...
@@ -77,6 +78,9 @@ class InMemory:
     def put(self, name: str, values: np.ndarray) -> None:
         self.kept[name] = values
 
+    def drop(self, name: str) -> None:
+        self.kept.pop(name, None)
+
 
 @dataclass
 class OnDisk:
@@ -84,8 +88,8 @@ class OnDisk:
 
     Attributes
     ----------
-    table : str
-        The table's folder.
+    path : str
+        File of the partition.
     number : int
         Of the partition.
     grid : GlobalGrid
@@ -93,7 +97,7 @@ class OnDisk:
         A folder for what is kept with it.
     """
 
-    table: str
+    path: str
     number: int
     grid: GlobalGrid
     scratch: str
@@ -115,9 +119,7 @@ class OnDisk:
         return self._read(name)[name][self.get("rows")]
 
     def _read(self, *names: str) -> dict[str, np.ndarray]:
-        from dials_diffuse.partitioned_table import PartitionedTable
-
-        return PartitionedTable(self.table).read(self.number, names)
+        return read_part(self.path, names)
 
     def get(self, name: str) -> np.ndarray:
         try:
@@ -131,6 +133,9 @@ class OnDisk:
         with open(part, "wb") as handle:
             np.save(handle, values)
         os.replace(part, path)
+
+    def drop(self, name: str) -> None:
+        self._path(name).unlink(missing_ok=True)
 
     def _path(self, name: str) -> Path:
         return Path(self.scratch) / f"{self.number}-{name}.npy"
@@ -170,7 +175,7 @@ class VoxelPartitions:
     ) -> VoxelPartitions:
         """A table whose partitions hold whole voxels; ``scratch`` is an empty folder that the workers see."""
         numbers = range(len(table.parts))
-        return cls([OnDisk(os.fspath(table.folder), i, grid, os.fspath(scratch)) for i in numbers], mp)
+        return cls([OnDisk(os.fspath(table.path(i)), i, grid, os.fspath(scratch)) for i in numbers], mp)
 
     @property
     def is_in_memory(self) -> bool:
@@ -188,7 +193,7 @@ class VoxelPartitions:
         if not self.is_in_memory:
             yield from parallel_map(partial(_look, self.views, function), self.partitions, self.mp, description)
             return
-        nproc = number_of_processes(getattr(self.mp, "nproc", self.mp), len(self.partitions))
+        nproc = number_of_processes(self.mp, len(self.partitions))
         with ThreadPoolExecutor(nproc) as pool:
             look = partial(_look, self.views, function)
             for begin in range(0, len(self.partitions), 4 * nproc):

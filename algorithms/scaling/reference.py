@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from dials.util import Sorry
 
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions
 from dials_diffuse.grid import SAME_CELL, GlobalGrid
 from dials_diffuse.map_file import read_map
 
@@ -71,12 +73,12 @@ class Reference:
         intensity, error = (field[measured][inside][first].astype(float) for field in fields)
         return cls(str(filename), grid, key, intensity, error)
 
-    def joined_to(self, observations: GroupedObservations, experiment: int) -> GroupedObservations:
+    def joined_to(self, partitions: VoxelPartitions, experiment: int) -> VoxelPartitions:
         """Observations, not scaled, joined by one of every voxel that they have in common with the map.
 
         Parameters
         ----------
-        observations : GroupedObservations
+        partitions : VoxelPartitions
         experiment : int
             Number that the map's observations get.
 
@@ -85,26 +87,37 @@ class Reference:
         Sorry
             If no voxel is in common.
         """
-        own = self.grid.index2key(observations.voxels)
-        common = np.isin(self.key, own)
-        n = int(common.sum())
+        n = sum(partitions.map(partial(_in_common, self), "Reference"))
         if n == 0:
             raise Sorry(f"reference={self.filename} has no voxel in common with these data.")
         logger.info("Reference %s: %d voxels, %d of them in common with these data", self.filename, len(self.key), n)
-        intensity, error = self.intensity[common], self.error[common]
-        response = np.maximum(intensity, error) / error**2
-        added = {
-            "rows": np.full(n, -1, dtype=observations.rows.dtype),
-            "signal": response * intensity,
-            "response": response,
-            "noise": np.zeros(n),
-            "experiment": np.full(n, experiment, dtype=np.int32),
-            "panel": np.zeros(n, dtype=np.int32),
-            "position": np.zeros((n, 3), dtype=np.float32),
-        }
-        voxel = np.searchsorted(own, self.key[common])
-        place = observations.first[voxel]
-        joined = {name: np.insert(getattr(observations, name), place, values, axis=0) for name, values in added.items()}
-        extra = np.zeros(len(observations.first), dtype=np.int64)
-        extra[voxel + 1] = 1
-        return replace(observations, **joined, first=observations.first + np.cumsum(extra))
+        return partitions.viewed(partial(_joined, self, experiment))
+
+
+def _in_common(reference: Reference, partition: Partition, observations: GroupedObservations) -> int:
+    """Number of voxels in common."""
+    return len(np.intersect1d(reference.key, reference.grid.index2key(observations.voxels), assume_unique=True))
+
+
+def _joined(
+    reference: Reference, experiment: int, partition: Partition, observations: GroupedObservations
+) -> GroupedObservations:
+    """View: joined by observations of the map."""
+    own = reference.grid.index2key(observations.voxels)
+    key, voxel, place = np.intersect1d(own, reference.key, assume_unique=True, return_indices=True)
+    n, intensity, error = len(key), reference.intensity[place], reference.error[place]
+    response = np.maximum(intensity, error) / error**2
+    added = {
+        "rows": np.full(n, -1, dtype=observations.rows.dtype),
+        "signal": response * intensity,
+        "response": response,
+        "noise": np.zeros(n),
+        "experiment": np.full(n, experiment, dtype=np.int32),
+        "panel": np.zeros(n, dtype=np.int32),
+        "position": np.zeros((n, 3), dtype=np.float32),
+    }
+    at = observations.first[voxel]
+    joined = {name: np.insert(getattr(observations, name), at, values, axis=0) for name, values in added.items()}
+    extra = np.zeros(len(observations.first), dtype=np.int64)
+    extra[voxel + 1] = 1
+    return replace(observations, **joined, first=observations.first + np.cumsum(extra))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions
+from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.random_numbers import random_of_keys
 
 #: Observations in it, at least, and for each parameter.
 OBSERVATIONS, OBSERVATIONS_EACH = 300_000, 60
@@ -16,47 +20,50 @@ RADIAL_BINS = 50
 
 @dataclass
 class Sample:
-    """Some of m voxels.
+    """Some of the voxels, k, with all their observations.
 
     Attributes
     ----------
-    voxels : ndarray, shape (k,), int
-    chosen : ndarray, shape (n,), bool
-        Which observations are theirs.
+    observations : GroupedObservations
     stands_for : ndarray, shape (k,)
         How many voxels each stands for.
+    is_all : bool
     """
 
-    voxels: np.ndarray
-    chosen: np.ndarray
+    observations: GroupedObservations
     stands_for: np.ndarray
-
-    @property
-    def is_all(self) -> bool:
-        return bool(self.chosen.all())
-
-    @classmethod
-    def of_all(cls, observations: GroupedObservations) -> Sample:
-        """All voxels."""
-        m = len(observations.voxels)
-        return cls(np.arange(m), np.ones(len(observations.rows), dtype=bool), np.ones(m))
+    is_all: bool
 
 
-def choose_sample(observations: GroupedObservations, q: np.ndarray, n_parameters: int, seed: int) -> Sample:
+def choose_sample(
+    partitions: VoxelPartitions, n_observations: int, grid: GlobalGrid, n_parameters: int, seed: int
+) -> Sample:
     """Voxels at random, with as many observations at every |q|, so that what few voxels tell is not left out.
 
-    All of them if the sample would be half of the observations.
-
-    Parameters
-    ----------
-    q : ndarray, shape (m,)
-        1/Angstrom.
+    All of them if the sample would be half of the observations, which are ``n_observations``.
     """
     wanted = max(OBSERVATIONS, OBSERVATIONS_EACH * n_parameters)
-    if wanted > 0.5 * len(observations.rows):
-        return Sample.of_all(observations)
-    bins = np.minimum(q / max(q.max(), 1e-12) * RADIAL_BINS, RADIAL_BINS - 1).astype(int)
-    held = np.bincount(bins, observations.multiplicity, RADIAL_BINS)
-    share = np.minimum(wanted / RADIAL_BINS / np.maximum(held, 1), 1)[bins]
-    inside = np.random.default_rng(seed).random(len(q)) < share
-    return Sample(np.flatnonzero(inside), observations.spread(inside), 1 / share[inside])
+    if wanted > 0.5 * n_observations:
+        every = partitions.gather()
+        return Sample(every, np.ones(len(every.voxels)), True)
+    held = sum(partitions.map(partial(_observations_by_bin, grid)))
+    share = np.minimum(wanted / RADIAL_BINS / np.maximum(held, 1), 1)
+    chosen = partitions.gather(partial(_chosen, grid, share, seed))
+    return Sample(chosen, 1 / share[_bins(grid, chosen)], False)
+
+
+def _bins(grid: GlobalGrid, observations: GroupedObservations) -> np.ndarray:
+    """Bin of |q| of each voxel, shape (m,)."""
+    q = grid.q(observations.voxels)
+    return np.minimum(q * grid.d_min * RADIAL_BINS, RADIAL_BINS - 1).astype(int)
+
+
+def _observations_by_bin(grid: GlobalGrid, partition: Partition, observations: GroupedObservations) -> np.ndarray:
+    return np.bincount(_bins(grid, observations), observations.multiplicity, RADIAL_BINS)
+
+
+def _chosen(
+    grid: GlobalGrid, share: np.ndarray, seed: int, partition: Partition, observations: GroupedObservations
+) -> GroupedObservations:
+    inside = random_of_keys(grid.index2key(observations.voxels), seed) < share[_bins(grid, observations)]
+    return observations.select(observations.spread(inside))

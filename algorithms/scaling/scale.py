@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
 
 import libtbx
 import libtbx.phil
 import numpy as np
 from dials.util import tabulate
-from dxtbx import flumpy
 
-from dials_diffuse.algorithms.scaling.apply import apply_models
 from dials_diffuse.algorithms.scaling.bad_frames import BadRange, find_bad_frames, in_ranges
-from dials_diffuse.algorithms.scaling.error_model import ErrorModel, error_model_summary, refine_error_model
-from dials_diffuse.algorithms.scaling.exclude_images import exclude_images
+from dials_diffuse.algorithms.scaling.error_model import ENOUGH, ErrorModel, error_model_summary, refine_error_model
+from dials_diffuse.algorithms.scaling.linearised import CurrentModels, put_factors, scaled_by_factors
 from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.algorithms.scaling.outliers import REASONS, Outliers, find_outliers, outlier_maps
+from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions, random_voxels, repeated
 from dials_diffuse.algorithms.scaling.reference import Reference
 from dials_diffuse.algorithms.scaling.residuals import residual_report
 from dials_diffuse.algorithms.scaling.scaler import Cycle, MultiBatchScaler
+from dials_diffuse.algorithms.scaling.scaling_data import DataInMemory, DataOnDisk, put_bad_frames, used
 from dials_diffuse.algorithms.scaling.selection import Trial, choose_terms
 from dials_diffuse.algorithms.scaling.term_report import term_report
 from dials_diffuse.dataset import Dataset
 from dials_diffuse.log_levels import DETAILED
+from dials_diffuse.partitioned_table import PartitionedTable
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
@@ -33,8 +37,11 @@ logger = logging.getLogger("dials.diffuse.scaling")
 OF_DETECTOR = ("detector", "modules")
 
 
-def scale(dataset: Dataset, params: libtbx.phil.scope_extract) -> dict:
+def scale(dataset: Dataset, params: libtbx.phil.scope_extract, folder: str | os.PathLike | None = None) -> dict:
     """Refine the scaling models of all experiments.
+
+    Observations on disk, or to be worked on by other machines (``mp.method=dask``), are scaled partition by partition:
+    a worker holds one at a time. They come out in another order, that of the voxels.
 
     Parameters
     ----------
@@ -43,6 +50,8 @@ def scale(dataset: Dataset, params: libtbx.phil.scope_extract) -> dict:
         observations the columns ``inverse_scale_factor``, ``offset.sum.value``, ``flags``.
     params : libtbx.phil.scope_extract
         Of :data:`dials_diffuse.command_line.diffuse_scale.phil_scope`.
+    folder : path, optional
+        Where all workers can write, if the observations are not to be held in memory. They are there afterwards.
 
     Returns
     -------
@@ -54,10 +63,17 @@ def scale(dataset: Dataset, params: libtbx.phil.scope_extract) -> dict:
     Sorry
         If there are no observations, or a parameter does not fit them.
     """
-    scaling = _Scaling(dataset, params)
+    scaling = _Scaling(dataset, params, folder)
     scaling.run()
     scaling.put()
-    return scaling.report()
+    report = scaling.report()
+    scaling.data.finish()
+    return report
+
+
+def works_on_disk(dataset: Dataset, params: libtbx.phil.scope_extract) -> bool:
+    """Whether scaling and merging need a folder."""
+    return isinstance(dataset.observations, PartitionedTable) or params.mp.method == "dask"
 
 
 @dataclass
@@ -66,6 +82,7 @@ class _Scaling:
 
     dataset: Dataset
     params: libtbx.phil.scope_extract
+    folder: str | os.PathLike | None = None
     error_model: ErrorModel = ErrorModel()
     trials: list[Trial] = field(default_factory=list)
     fits: list[list[Cycle]] = field(default_factory=list)
@@ -74,12 +91,15 @@ class _Scaling:
     errors: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        excluded = exclude_images(self.dataset, self.params.exclude_images)
-        self.observations = GroupedObservations.from_dataset(self.dataset, ~excluded)
+        if works_on_disk(self.dataset, self.params):
+            self.data = DataOnDisk(self.dataset, self.params, Path(self.folder))
+        else:
+            self.data = DataInMemory(self.dataset, self.params)
+        self.partitions = self.data.partitions
+        self.counts = sum(self.partitions.map(partial(_by_experiment, len(self.dataset.experiments)), "Observations"))
+        self.outliers = Outliers(int(self.counts.sum()))
         filename = self.params.reference
         self.reference = None if filename is None else Reference.from_file(filename, self.dataset.grid)
-        self.outliers = Outliers(np.zeros(len(self.observations.rows), dtype=np.int8))
-        self.in_bad_frames = np.zeros(len(self.observations.rows), dtype=bool)
         names = self.params.scaling.terms
         if names is libtbx.Auto:
             self.names = None
@@ -92,9 +112,12 @@ class _Scaling:
         if self.names is None:
             self._fit()
             self._find_outliers()
-            used = self.observations.select(self.kept)
             self.names, self.trials = choose_terms(
-                used, self.dataset.experiments, self.dataset.grid, self.params, self.error_model
+                self.partitions.viewed(used),
+                self.dataset.experiments,
+                self.dataset.grid,
+                self.params,
+                self.error_model,
             )
         self.models = self._new_models(self.names)
         self.error_model = ErrorModel()
@@ -102,7 +125,7 @@ class _Scaling:
         self._fit()
         self._find_outliers()
         self.bad_frames = find_bad_frames(
-            self.scaled, self._q(self.scaled), self.dataset.experiments, self.params.bad_frames
+            self._scaled, self.dataset.grid, self.dataset.experiments, self.params.bad_frames
         )
         if self.params.bad_frames.exclude:
             self._exclude_bad_frames()
@@ -113,84 +136,74 @@ class _Scaling:
     def _exclude_bad_frames(self) -> None:
         """As images that the user excludes, so that fine maps do not bring them back; stills have no range."""
         rotating = [bad for bad in self.bad_frames if self.dataset.experiments[bad.experiment].scan is not None]
-        excluded = exclude_images(self.dataset, [[bad.exclude_images] for bad in rotating])
-        self.in_bad_frames = in_ranges(self.observations, self.bad_frames) | excluded[self.observations.rows]
+        excluded = self.data.exclude([[bad.exclude_images] for bad in rotating])
+        look = partial(put_bad_frames, partial(in_ranges, ranges=self.bad_frames), self.data.extents, excluded)
+        if n := sum(self.partitions.map(look, "Bad frames")):
+            logger.info("Frames that fit badly: %d of %d observations left out.", n, self.counts.sum())
 
     @property
-    def kept(self) -> np.ndarray:
-        """Observations that count, shape (n,), bool."""
-        return self.outliers.kept & ~self.in_bad_frames
+    def _scaled(self) -> VoxelPartitions:
+        """What is kept, with the models and the error model applied."""
+        return self.partitions.viewed(partial(scaled_by_factors, self.error_model), used)
 
     def _new_models(self, names: Sequence[str]) -> list[DiffuseScalingModel]:
         scaling, d_min = self.params.scaling, self.dataset.grid.d_min
         return [DiffuseScalingModel.for_experiment(e, names, scaling, d_min) for e in self.dataset.experiments]
 
-    def _q(self, observations: GroupedObservations) -> np.ndarray:
-        return self.dataset.grid.q(observations.voxels)
-
     def _fit(self) -> None:
         """Refine the models against what is kept, and apply them to all."""
         experiments, grid = self.dataset.experiments, self.dataset.grid
-        used = self.observations.select(self.kept)
+        kept = self.partitions.viewed(used)
         if self.reference is not None:
-            used = self.reference.joined_to(used, len(experiments))
-        scaler = MultiBatchScaler(used, experiments, self.models, grid, self.params, self.error_model, self.smoothness)
+            kept = self.reference.joined_to(kept, len(experiments))
+        scaler = MultiBatchScaler(kept, experiments, self.models, grid, self.params, self.error_model, self.smoothness)
         scaler.fit()
         self.smoothness = dict(scaler.smoothness.size)
         self.fits.append(scaler.cycles)
-        self.factor, self.offset = scaler.evaluate(self.observations)
+        models = CurrentModels(scaler.design, experiments, grid, scaler.parameters)
+        for _ in self.partitions.map(partial(put_factors, models), "Applying the models"):
+            pass
 
     def _find_outliers(self) -> None:
         """Refine the error model on what is kept, then find the outliers among all."""
-        scaled = self.observations.scaled(self.factor, self.offset, ErrorModel())
-        self.scaled = scaled.select(self.kept)
-        self.error_model, self.errors = refine_error_model(self.scaled, self._q(self.scaled), self.params.error_model)
-        scaled = self.observations.scaled(self.factor, self.offset, self.error_model)
+        grid, self.error_model = self.dataset.grid, ErrorModel()
+        share = ENOUGH / self.counts.sum()
+        sample = self._scaled.gather(partial(random_voxels, grid=grid, share=share, seed=0))
+        self.error_model, self.errors = refine_error_model(sample, grid.q(sample.voxels), self.params.error_model)
         if self.params.outlier.reject:
-            self.outliers = find_outliers(scaled, self.dataset.grid, self.params.outlier)
-        self.scaled = scaled.select(self.kept)
+            scaled = self.partitions.viewed(partial(scaled_by_factors, self.error_model))
+            self.outliers = find_outliers(scaled, grid, self.params.outlier)
 
     def put(self) -> None:
-        """Put the models, the scales and the flags into the data set."""
+        """Put the models into the experiments."""
         parameters = [self.error_model.a, self.error_model.b]
         for experiment, model in zip(self.dataset.experiments, self.models):
             model.configdict["error_model_parameters"] = parameters
             experiment.scaling_model = model
-        apply_models(self.dataset)
-        table = self.dataset.observations
-        for flag, chosen in (
-            (table.flags.outlier_in_scaling, ~self.outliers.kept),
-            (table.flags.excluded_for_scaling, self.in_bad_frames),
-        ):
-            rows = np.zeros(len(table), dtype=bool)
-            rows[self.observations.rows[chosen]] = True
-            table.set_flags(flumpy.from_numpy(rows), flag)
 
     def report(self) -> dict:
         """What was found, JSON-ready; a table of sweeps goes to the log."""
         experiments = self.dataset.experiments
-        repeated = self.scaled.repeated()
-        observations, used = (
-            np.bincount(group.experiment, minlength=len(experiments)) for group in (self.observations, repeated)
-        )
+        in_fit = self._scaled.viewed(repeated)
+        n_used = sum(in_fit.map(partial(_by_experiment, len(experiments)), "Observations"))
         sweeps = []
         for i, model in enumerate(self.models):
             terms = {term.name: term_report(term) for term in model.terms if term.name not in OF_DETECTOR}
             b = np.array(terms["scale"]["value"])
-            counts = {"observations": int(observations[i]), "observations_used": int(used[i])}
+            counts = {"observations": int(self.counts[i]), "observations_used": int(n_used[i])}
             sweeps.append({**counts, "mean": float(b.mean()), "terms": terms})
         _log_sweeps(sweeps)
-        maps = outlier_maps(self.observations, self.outliers, experiments[0].detector)
+        maps = outlier_maps(self.partitions, experiments[0].detector)
         detector = [term_report(term) for term in self.models[0].terms if term.name in OF_DETECTOR]
         return {
             "cycles": [{"fit": i, **asdict(cycle)} for i, fit in enumerate(self.fits) for cycle in fit],
             "terms": {"chosen": list(self.models[0].components), "trials": [asdict(trial) for trial in self.trials]},
             "sweeps": sweeps,
             "detector": detector[0] if detector else None,
-            "residuals": residual_report(repeated, self._q(repeated), experiments) if len(repeated.rows) else {},
+            "residuals": residual_report(in_fit, self.dataset.grid, experiments),
             "error_model": self.errors,
             "outliers": {
-                "counts": self.outliers.counts(),
+                "counts": self.outliers.counts,
                 "detector": {
                     reason: [{"panel": m["panel"], "fast": m["x"], "slow": m["y"], "number": m[reason]} for m in maps]
                     for reason in REASONS[1:]
@@ -198,6 +211,11 @@ class _Scaling:
                 "bad_frames": [asdict(bad) for bad in self.bad_frames],
             },
         }
+
+
+def _by_experiment(n: int, partition: Partition, observations: GroupedObservations) -> np.ndarray:
+    """Number of observations of each of n experiments."""
+    return np.bincount(observations.experiment, minlength=n)
 
 
 def _log_sweeps(sweeps: list[dict]) -> None:

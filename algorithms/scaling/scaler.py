@@ -32,28 +32,31 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import libtbx.phil
 import numpy as np
 import scipy.sparse
-import scipy.sparse.csgraph
 from dxtbx.model.experiment_list import ExperimentList
 
-from dials_diffuse.algorithms.scaling.design import Block, Design, PlacedDesign
+from dials_diffuse.algorithms.scaling.design import Block, Design
 from dials_diffuse.algorithms.scaling.error_model import ErrorModel
-from dials_diffuse.algorithms.scaling.expectation import MergedVoxels, merge_voxels
+from dials_diffuse.algorithms.scaling.expectation import RadialBins, RadialPrior
 from dials_diffuse.algorithms.scaling.gauges import Gauges
 from dials_diffuse.algorithms.scaling.least_squares import LeastSquares, curvature_block
+from dials_diffuse.algorithms.scaling.linearised import CHUNK, CurrentModels, Linearised, radial_sums, totals
 from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
 from dials_diffuse.algorithms.scaling.normal_equations import BlockInverse, Covariance, conjugate_gradients
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.algorithms.scaling.partitions import VoxelPartitions, repeated, total
 from dials_diffuse.algorithms.scaling.parts import parts_of
 from dials_diffuse.algorithms.scaling.restraints import MEAN_LOOSENESS, restraints
 from dials_diffuse.algorithms.scaling.sample import Sample, choose_sample
 from dials_diffuse.algorithms.scaling.smoothness import Smoothness
+from dials_diffuse.algorithms.scaling.survey import Survey, survey
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.log_levels import experiments_name
 from dials_diffuse.parallel import number_of_processes
@@ -61,8 +64,6 @@ from dials_diffuse.stills import is_still
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
-#: Observations in a chunk.
-CHUNK = 50_000
 #: Larger data are first fitted by the sample of voxels that the curvature is taken from, to this change of chi-squared.
 ROUGH_TOLERANCE = 1e-4
 #: Once no parameter has moved by more, relatively, the curvature stays as it is.
@@ -105,13 +106,12 @@ class MultiBatchScaler:
 
     Parameters
     ----------
-    observations : GroupedObservations
+    observations : VoxelPartitions or GroupedObservations
         Not scaled. Voxels that were observed once do not count. Those of an experiment beyond the list are a reference
-        on its own scale (``reference.py``).
+        (scaled already).
     experiments : ExperimentList
-        The first that has observations is the reference, whose mean b is 1; if it is a still, all stills together.
     models : sequence of DiffuseScalingModel
-        One for each experiment: where the refinement starts, and what :meth:`fit` changes.
+        Of the experiments; changed in place.
     grid : GlobalGrid
     params : libtbx.phil.scope_extract
         Of :data:`dials_diffuse.phil_scope.scale.phil_scope`.
@@ -125,13 +125,16 @@ class MultiBatchScaler:
     parameters : ndarray, shape (p,)
     covariance : Covariance
         Of the parameters after the last cycle.
-    merged : MergedVoxels
-        Of :attr:`observations`, with the models as they are.
+    prior : RadialPrior
+        What is expected of the voxels. It is made in the look at all observations of the cycle before.
+    survey : Survey
+    sample : Sample
+        For the curvature.
     """
 
     def __init__(
         self,
-        observations: GroupedObservations,
+        observations: VoxelPartitions | GroupedObservations,
         experiments: ExperimentList,
         models: Sequence[DiffuseScalingModel],
         grid: GlobalGrid,
@@ -139,46 +142,63 @@ class MultiBatchScaler:
         error_model: ErrorModel,
         smoothness: dict[str, float] | None = None,
     ) -> None:
-        self.observations = observations.repeated()
+        if isinstance(observations, GroupedObservations):
+            observations = VoxelPartitions.of(observations, params.mp)
+        self.partitions = observations.viewed(repeated)
         self.experiments = experiments
         self.grid = grid
-        self.q = grid.q(self.observations.voxels)
         self.params = params.scaling
-        self.nproc = params.nproc
+        self.nproc = params.mp.nproc
         self.error_model = error_model
         self.design = Design(models)
-        self.placed = self._place(self.observations)
+        self.parameters = self.design.parameters
+        look = partial(survey, self._current)
+        self.survey: Survey = total(self.partitions.map(look, "Looking at the observations"))
+        self._bins = RadialBins.with_least(1 / grid.d_min, self.survey.voxels)
+        self.prior: RadialPrior | None = None
         self._reference = self._reference_experiments()
         self.gauges = Gauges(self.design, experiments, self._reference)
         self.smoothness = Smoothness(self.design, self.params.smoothness)
         self.smoothness.size.update(smoothness or {})
         self.parts = parts_of(self.design)
-        self.parameters = self.design.parameters
         self.covariance = Covariance(self.parts, [np.zeros((len(part.columns),) * 2) for part in self.parts])
         self.cycles: list[Cycle] = []
-        self._sample = choose_sample(self.observations, self.q, self.design.size, self.params.seed)
+        self._take(choose_sample(self.partitions, self.survey.n_observations, grid, self.design.size, self.params.seed))
+
+    @property
+    def _current(self) -> CurrentModels:
+        return CurrentModels(self.design, self.experiments, self.grid, self.parameters)
+
+    @property
+    def _linearised(self) -> Linearised:
+        return Linearised(self._current, self.error_model, self._bins, self.prior)
+
+    def _take(self, sample: Sample) -> None:
+        """Take a sample for the curvature."""
+        self.sample = sample
+        self.placed = self._current.place(sample.observations)
 
     def _reference_experiments(self) -> np.ndarray:
         """The first sweep with observations; where that is a still, all stills: one alone would be a poor unit.
 
         None if there is a reference besides.
         """
-        observed = np.unique(self.observations.experiment)
+        if self.survey.observations[-1]:
+            return np.empty(0, dtype=int)
+        observed = np.flatnonzero(self.survey.observations)
         if len(observed) == 0:
             return np.array([0])
-        if observed[-1] >= len(self.experiments):
-            return np.empty(0, dtype=int)
-        still = np.array([is_still(self.experiments[i]) for i in observed])
+        still = np.array([is_still(self.experiments[int(i)]) for i in observed])
         return observed[still] if still[0] else observed[:1]
 
     def fit(self, level: int = logging.INFO) -> None:
         """Refine, and put parameters and standard deviations into the models; ``level`` is that of the log."""
-        if len(self.q) == 0:
+        if self.survey.n_voxels == 0:
             logger.warning(
                 "No voxel was observed more than once, so the scales cannot be determined from these data: b is 1."
             )
         else:
-            if not self._sample.is_all:
+            if not self.sample.is_all:
                 self._fit_sample()
             self._refine(level, self.params.tolerance)
             if level >= logging.INFO:
@@ -190,18 +210,19 @@ class MultiBatchScaler:
     def _fit_sample(self) -> None:
         """Come near by the sample alone."""
         sampled = copy.copy(self)
-        sampled.observations, sampled.placed = (
-            each.select(self._sample.chosen) for each in (self.observations, self.placed)
-        )
-        sampled.q, sampled.cycles = self.q[self._sample.voxels], []
-        sampled._sample = Sample.of_all(sampled.observations)
+        observations = self.sample.observations
+        sampled.partitions = VoxelPartitions.of(observations, self.nproc)
+        sampled.survey = total(sampled.partitions.map(partial(survey, self._current)))
+        sampled._bins = RadialBins.with_least(self._bins.q_max, sampled.survey.voxels)
+        sampled.sample = Sample(observations, np.ones(len(observations.voxels)), True)
+        sampled.cycles = []
         sampled._refine(logging.DEBUG, ROUGH_TOLERANCE)
         self.parameters = sampled.parameters
-        logger.info("Fitted to a sample of %d observations first.", len(sampled.observations.rows))
+        logger.info("Fitted to a sample of %d observations first.", len(observations))
 
     def _refine(self, level: int, tolerance: float) -> None:
         """Cycles of merging and fitting until the objective stays the same."""
-        n, m = len(self.observations.rows), len(self.q)
+        n, m = self.survey.n_observations, self.survey.n_voxels
         logger.log(
             level,
             "Scaling (%s) on %d observations of %d voxels that were observed more than once, %d parameters",
@@ -211,9 +232,9 @@ class MultiBatchScaler:
             self.design.size,
         )
         previous, shift, curvature = np.inf, np.inf, None
+        self.merge()
         for number in range(1, self.params.max_cycles + 1):
-            self.merge()
-            gradient, objective = self._gradient()
+            gradient, objective, prior = self._gradient()
             change = abs(previous - objective) / max(objective, 1e-12) if number > 1 else np.inf
             if curvature is None or shift > NEAR:
                 curvature = self._curvature()
@@ -230,100 +251,42 @@ class MultiBatchScaler:
             if change < tolerance:
                 logger.log(level, "Converged.")
                 break
-            previous = objective
+            previous, self.prior = objective, prior
         else:
             level = logging.WARNING if level >= logging.INFO else level
             logger.log(level, "Not converged after %d cycles: raise scaling.max_cycles.", self.params.max_cycles)
 
     def merge(self) -> None:
-        """Merge the observations with the models as they are."""
-        factor, offset = self._evaluate(self.observations, self.placed)
-        self.scaled = self.observations.scaled(factor, offset, self.error_model)
-        self.merged: MergedVoxels = merge_voxels(self.scaled, self.q)
+        """Find what is to be expected of the voxels with the models as they are."""
+        self.prior = None
+        for _ in range(2):  # the mean, then the variance about it
+            sums = self.partitions.map(partial(radial_sums, self._linearised), "Mean intensities")
+            self.prior = total(sums).prior()
 
     def evaluate(self, observations: GroupedObservations) -> tuple[np.ndarray, np.ndarray]:
         """The models at any observations: a d b, and the photons of the excess background, shape (n,) each."""
-        return self._evaluate(observations, self._place(observations))
+        return self._current.evaluate(observations)
 
-    def _place(self, observations: GroupedObservations) -> PlacedDesign:
-        q = observations.spread(self.grid.q(observations.voxels))
-        return self.design.place(
-            self.experiments, observations.experiment, observations.panel, observations.position, q
-        )
-
-    def _evaluate(self, observations: GroupedObservations, placed: PlacedDesign) -> tuple[np.ndarray, np.ndarray]:
-        factor, offset = np.empty((2, len(observations.rows)))
-
-        def of_chunk(voxels: slice, chosen: slice) -> None:
-            values = placed.select(chosen).values(self.parameters)
-            factor[chosen] = values.outer * values.inner
-            offset[chosen] = observations.response[chosen] * values.outer * values.offset
-
-        for _ in self._over_chunks(of_chunk, observations):
-            pass
-        return factor, offset
-
-    def _over_chunks(self, function: Callable, observations: GroupedObservations) -> Iterator:
-        """Results of a function of chunks of voxels and their observations, in order; few wait to be taken."""
-        chunks = list(observations.chunks(CHUNK))
-        nproc = number_of_processes(self.nproc, len(chunks))
-        with ThreadPoolExecutor(nproc) as pool:
-            for begin in range(0, len(chunks), 4 * nproc):
-                yield from pool.map(lambda chunk: function(*chunk), chunks[begin : begin + 4 * nproc])
-
-    def _gradient(self) -> tuple[np.ndarray, float]:
-        """Sum of w J^T r over all observations, shape (p,), and the sum of w r^2."""
-        gradient, objective = np.zeros(self.design.size), 0.0
-
-        def of_chunk(voxels: slice, chosen: slice) -> tuple[np.ndarray, float]:
-            chunk = self._linearise(self.scaled, self.observations, self.placed, self.merged.expected, voxels, chosen)
-            return chunk.gradient, chunk.objective
-
-        for of_gradient, of_objective in self._over_chunks(of_chunk, self.observations):
-            gradient += of_gradient
-            objective += of_objective
-        return gradient, objective
+    def _gradient(self) -> tuple[np.ndarray, float, RadialPrior]:
+        """Sum of w J^T r over all observations, shape (p,), the sum of w r^2, and the prior that they lead to."""
+        found = total(self.partitions.map(partial(totals, self._linearised), "Scaling"))
+        return found.gradient, found.objective, found.radial.prior()
 
     def _curvature(self) -> Curvature:
         """A, from the sample of voxels."""
-        sample = self._sample
-        observations, scaled, placed = (
-            each if sample.is_all else each.select(sample.chosen)
-            for each in (self.observations, self.scaled, self.placed)
-        )
-        expected = self.merged.expected[sample.voxels]
+        observations, stands_for, linearised = self.sample.observations, self.sample.stands_for, self._linearised
 
-        def of_chunk(voxels: slice, chosen: slice) -> LeastSquares:
-            chunk = self._linearise(scaled, observations, placed, expected, voxels, chosen)
-            chunk.weight *= np.repeat(sample.stands_for[voxels], np.diff(chunk.first))
-            return chunk
+        def of_chunk(chunk: tuple[slice, slice, GroupedObservations]) -> LeastSquares:
+            voxels, chosen, part = chunk
+            return linearised.problem(part, self.placed.select(chosen), stands_for[voxels])[0]
 
-        chunks = list(self._over_chunks(of_chunk, observations))
         with ThreadPoolExecutor(number_of_processes(self.nproc, len(self.parts))) as pool:
+            chunks = list(pool.map(of_chunk, observations.parts(CHUNK)))
             return Curvature(chunks, list(pool.map(lambda part: curvature_block(part, chunks), self.parts)))
-
-    def _linearise(
-        self,
-        scaled: GroupedObservations,
-        observations: GroupedObservations,
-        placed: PlacedDesign,
-        expected: np.ndarray,
-        voxels: slice,
-        chosen: slice,
-    ) -> LeastSquares:
-        """The least-squares problem of a chunk of whole voxels."""
-        first = observations.first[voxels.start : voxels.stop + 1] - chosen.start
-        multiplicity = np.diff(first)
-        u, signal, intensity = scaled.response[chosen], scaled.signal[chosen], np.repeat(expected[voxels], multiplicity)
-        weight = 1 / self.error_model.variance(u * intensity, scaled.noise[chosen])
-        merged = np.add.reduceat(weight * u * signal, first[:-1]) / np.add.reduceat(weight * u**2, first[:-1])
-        placed = placed.select(chosen)
-        slopes = placed.slopes(placed.values(self.parameters), observations.response[chosen], intensity)
-        return LeastSquares(placed, slopes, u, signal - u * np.repeat(merged, multiplicity), weight, first)
 
     def _step(self, curvature: Curvature, gradient: np.ndarray) -> float:
         """Solve for shifts, finding the smoothness on the way; the largest change of a parameter in its unit."""
-        intensity = float(self.merged.prior.mean.mean())
+        intensity = float(self.prior.mean.mean())
         unit = self.units(intensity)
         differences = self.smoothness.differences(self.parameters, unit)
         held = restraints(self.gauges, self.smoothness, differences, self.parameters, unit, intensity)
@@ -336,11 +299,10 @@ class MultiBatchScaler:
             return unit * self._curvature_times(curvature, unit * vector) + rows.T @ (rows @ vector)
 
         shift = unit * conjugate_gradients(matrix_times, unit * gradient + rows.T @ targets, inverse)
-        self.covariance = Covariance(self.parts, [c * u * u[:, None] for c, u in zip(inverse.blocks(), units)])
+        self.covariance = inverse.covariance(unit)
         if self.smoothness.is_sought:
             prior = BlockInverse(self.parts, [np.zeros_like(block) for block in blocks], held.without_data())
-            prior_covariance = Covariance(self.parts, [c * u * u[:, None] for c, u in zip(prior.blocks(), units)])
-            self.smoothness.update(differences, shift, self.covariance.of, prior_covariance.of)
+            self.smoothness.update(differences, shift, self.covariance.of, prior.covariance(unit).of)
         before = self.parameters
         self.parameters = self._limited(before + shift)
         return float(np.max(np.abs(self.parameters - before) / np.maximum(unit, np.abs(before))))
@@ -355,7 +317,7 @@ class MultiBatchScaler:
 
         1 for factors and exponents, the mean intensity for c; divided by the size of a term's covariate.
         """
-        unit, sizes = np.ones(self.design.size), dict(zip(self.design.names, self.placed.covariate_sizes))
+        unit, sizes = np.ones(self.design.size), dict(zip(self.design.names, self.survey.covariate_sizes))
         for block in self.design.blocks:
             is_offset = block.term.role == "offset" and not block.term.exponential
             unit[block.columns] = (intensity if is_offset else 1.0) / sizes[block.term.name]
@@ -376,13 +338,7 @@ class MultiBatchScaler:
 
     def _report_undetermined(self) -> None:
         """Say which sweeps' scales the data leave open."""
-        n, m = len(self.experiments), len(self.q)
-        mine = self.observations.experiment < n
-        voxel = n + self.observations.spread(np.arange(m))[mine]
-        links = scipy.sparse.coo_matrix(
-            (np.ones(len(voxel)), (self.observations.experiment[mine], voxel)), (n + m,) * 2
-        )
-        group = scipy.sparse.csgraph.connected_components(links, directed=False)[1][:n]
+        group = self.survey.groups
         rows = self.gauges.mean("scale")
         blocks = [block for block in self.design.blocks if block.term.name == "scale"]
         errors = np.array([self._error(row, block) for row, block in zip(rows, blocks)]) / (rows @ self.parameters)

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import libtbx.phil
 import numpy as np
@@ -13,9 +14,11 @@ from dials.util import tabulate
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.scaling.error_model import ErrorModel
-from dials_diffuse.algorithms.scaling.few_experiments import largest_experiments
+from dials_diffuse.algorithms.scaling.expectation import merge_voxels
+from dials_diffuse.algorithms.scaling.few_experiments import largest_experiments, of_experiments
 from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions, random_voxels, repeated
 from dials_diffuse.algorithms.scaling.scaler import MultiBatchScaler
 from dials_diffuse.algorithms.scaling.terms import scaling_terms, term_class
 from dials_diffuse.grid import GlobalGrid
@@ -53,7 +56,7 @@ class Trial:
 
 
 def choose_terms(
-    observations: GroupedObservations,
+    partitions: VoxelPartitions,
     experiments: ExperimentList,
     grid: GlobalGrid,
     params: libtbx.phil.scope_extract,
@@ -68,8 +71,8 @@ def choose_terms(
 
     Parameters
     ----------
-    observations : GroupedObservations
-        Not scaled, without outliers.
+    partitions : VoxelPartitions
+        Observations, not scaled, without outliers.
     params : libtbx.phil.scope_extract
         Of :data:`dials_diffuse.phil_scope.scale.phil_scope`.
 
@@ -82,22 +85,22 @@ def choose_terms(
     params, n_all = copy.deepcopy(params), len(experiments)
     params.scaling.tolerance = TOLERANCE
     rng = np.random.default_rng(params.scaling.seed)
-    observations, experiments, taken = largest_experiments(
-        observations, experiments, list(scaling_terms()), params.scaling, grid
-    )
+    counts = sum(partitions.map(partial(_by_experiment, n_all), "Observations"))
+    taken = largest_experiments(counts, experiments, list(scaling_terms()), params.scaling, grid)
     if len(taken) < n_all:
         logger.info("Terms are chosen by %d of %d experiments.", len(taken), n_all)
-    repeated = observations.repeated()
-    share = OBSERVATIONS / max(len(repeated.rows), 1)
-    if share < 1:
-        repeated = repeated.select(repeated.spread(rng.random(len(repeated.voxels)) < share))
-    out = _visits(repeated, rng) < params.scaling.held_out
-    training, held = repeated.select(~out), repeated.select(out)
+        partitions = partitions.viewed(partial(of_experiments, taken))
+        experiments = ExperimentList([experiments[int(i)] for i in taken])
+    partitions = partitions.viewed(repeated)
+    share = OBSERVATIONS / max(sum(partitions.map(_number, "Observations")), 1)
+    observations = partitions.gather(partial(random_voxels, grid=grid, share=share, seed=params.scaling.seed))
+    out = _visits(observations, rng) < params.scaling.held_out
+    training, held = observations.select(~out).repeated(), observations.select(out)
 
     def fit(models: Sequence[DiffuseScalingModel]) -> _Prediction:
         scaler = MultiBatchScaler(training, experiments, models, grid, params, error_model)
         scaler.fit(logging.DEBUG)
-        return _Prediction(scaler, held, grid)
+        return _Prediction(scaler, training, held, grid)
 
     def with_term(models: Sequence[DiffuseScalingModel], name: str) -> list[DiffuseScalingModel]:
         return [
@@ -130,6 +133,14 @@ def choose_terms(
     return best.names, trials
 
 
+def _by_experiment(n: int, partition: Partition, observations: GroupedObservations) -> np.ndarray:
+    return np.bincount(observations.experiment, minlength=n)
+
+
+def _number(partition: Partition, observations: GroupedObservations) -> int:
+    return len(observations)
+
+
 def _visits(observations: GroupedObservations, rng: np.random.Generator) -> np.ndarray:
     """A number from 0 to 1 for every observation, shape (n,), the same for those of one visit."""
     part = np.floor(observations.position[:, :2] / (observations.position[:, :2].max(axis=0) + 1) * PARTS).astype(int)
@@ -143,10 +154,12 @@ def _visits(observations: GroupedObservations, rng: np.random.Generator) -> np.n
 class _Prediction:
     """Held-out observations as a refined model predicts them."""
 
-    def __init__(self, scaler: MultiBatchScaler, held: GroupedObservations, grid: GlobalGrid) -> None:
+    def __init__(
+        self, scaler: MultiBatchScaler, training: GroupedObservations, held: GroupedObservations, grid: GlobalGrid
+    ) -> None:
         self.names = scaler.design.names
-        scaler.merge()
-        known = grid.index2key(scaler.observations.voxels)
+        merged = merge_voxels(training.scaled(*scaler.evaluate(training), scaler.error_model), grid.q(training.voxels))
+        known = grid.index2key(training.voxels)
         voxel = np.searchsorted(known, grid.index2key(held.voxels))
         found = known[np.minimum(voxel, len(known) - 1)] == grid.index2key(held.voxels)
         usable = held.spread(found)
@@ -154,7 +167,7 @@ class _Prediction:
         held = held.select(usable)
         factor, offset = scaler.evaluate(held)
         scaled = held.scaled(factor, offset, scaler.error_model)
-        expected = scaled.response * scaler.merged.expected[voxel]
+        expected = scaled.response * merged.expected[voxel]
         self._deviation = scaled.signal - expected
         self._variance = scaler.error_model.variance(expected, scaled.noise)
         self._held = held

@@ -8,9 +8,10 @@ import pytest
 from dials.array_family import flex
 from scalers import ALL, column, columns_of, dense_curvature, scale_counting, scaler_of
 
-from dials_diffuse.algorithms.scaling import least_squares, parts, sample
+from dials_diffuse.algorithms.scaling import least_squares, linearised, partitions, parts, sample
 from dials_diffuse.algorithms.scaling import scaler as scaler_module
 from dials_diffuse.algorithms.scaling.error_model import ErrorModel
+from dials_diffuse.algorithms.scaling.expectation import posterior_mean, weighted_means
 
 COARSE = ("scale_interval=6", "absorption.intervals=2", "detector.intervals=2", "offset.q_interval=0.12", "nproc=1")
 
@@ -29,7 +30,7 @@ def scaler():
 
 def brute_force(scaler):
     """Photons, their model's derivatives by finite differences, and weights, as dense matrices over (p, all I_v)."""
-    observations, expected = scaler.observations, scaler.merged.expected
+    observations, expected = scaler.sample.observations, expected_intensities(scaler)
     voxel = np.repeat(np.arange(len(expected)), observations.multiplicity)
     placed, size = scaler.placed, scaler.design.size
 
@@ -53,6 +54,14 @@ def brute_force(scaler):
     return jacobian, weight, observations.signal - model(scaler.parameters, intensity)
 
 
+def expected_intensities(scaler):
+    """Posterior means of the voxels."""
+    observations = scaler.sample.observations
+    scaled = observations.scaled(*scaler.evaluate(observations), scaler.error_model)
+    q = scaler.grid.q(scaled.voxels)
+    return posterior_mean(*weighted_means(scaled, q, scaler.prior), q, scaler.prior)
+
+
 def schur_complement(jacobian, weight, size):
     whole = jacobian.T @ (weight[:, None] * jacobian)
     corner = np.linalg.solve(whole[size:, size:], whole[size:, :size])
@@ -62,8 +71,8 @@ def schur_complement(jacobian, weight, size):
 def test_gradient_and_curvature(scaler):
     jacobian, weight, residual = brute_force(scaler)
     size = scaler.design.size
-    assert len(scaler.q) > 4 * size
-    gradient, objective = scaler._gradient()
+    assert scaler.survey.n_voxels > 4 * size
+    gradient, objective, _ = scaler._gradient()
     assert objective == pytest.approx(np.sum(weight * residual**2), rel=1e-9)
     expected = jacobian[:, :size].T @ (weight * residual)
     np.testing.assert_allclose(gradient, expected, atol=1e-7 * np.abs(expected).max())
@@ -109,7 +118,8 @@ def test_parts_lead_to_the_same_parameters(monkeypatch):
 
 def test_chunks_make_no_difference(scaler, monkeypatch):
     gradient, curvature = scaler._gradient()[0], dense_curvature(scaler)
-    monkeypatch.setattr(scaler_module, "CHUNK", 100)
+    for module in (linearised, scaler_module):
+        monkeypatch.setattr(module, "CHUNK", 100)
     monkeypatch.setattr(least_squares, "PIECE", 20 * scaler.design.size)
     np.testing.assert_allclose(scaler._gradient()[0], gradient, atol=1e-10 * np.abs(gradient).max())
     np.testing.assert_allclose(dense_curvature(scaler), curvature, atol=1e-12 * np.abs(curvature).max())
@@ -117,13 +127,17 @@ def test_chunks_make_no_difference(scaler, monkeypatch):
 
 def test_curvature_of_a_sample_of_voxels_is_unbiased(scaler, monkeypatch):
     whole = dense_curvature(scaler)
-    monkeypatch.setattr(sample, "OBSERVATIONS", len(scaler.observations.rows) // 5)
+    monkeypatch.setattr(sample, "OBSERVATIONS", scaler.survey.n_observations // 5)
     monkeypatch.setattr(sample, "OBSERVATIONS_EACH", 0)
     directions = np.random.default_rng(9).normal(size=(30, len(whole))) / np.sqrt(np.diag(whole))
     expected = np.einsum("ki,ij,kj->k", directions, whole, directions)
     parts = []
     for seed in range(60):
-        scaler._sample = sample.choose_sample(scaler.observations, scaler.q, scaler.design.size, seed)
+        scaler._take(
+            sample.choose_sample(
+                scaler.partitions, scaler.survey.n_observations, scaler.grid, scaler.design.size, seed
+            )
+        )
         parts.append(np.einsum("ki,ij,kj->k", directions, dense_curvature(scaler), directions))
     deviation = (np.mean(parts, axis=0) - expected) / (np.std(parts, axis=0, ddof=1) / np.sqrt(len(parts)))
     assert 0.01 < np.median(np.std(parts, axis=0) / expected) < 0.2
@@ -146,7 +160,7 @@ def test_sample_leads_to_the_same_parameters(monkeypatch):
 
 
 def test_processes_make_no_difference(monkeypatch):
-    monkeypatch.setattr(scaler_module, "CHUNK", 500)
+    monkeypatch.setattr(partitions, "IN_MEMORY", 500)
     found = []
     for nproc in (1, 2):
         dataset, _ = observation_data.make_dataset(1, n_frames=20, samples=20, c=0.3)

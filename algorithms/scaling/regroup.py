@@ -1,0 +1,189 @@
+"""Observations put into the order of their voxels, however many there are: a merge sort on disk.
+
+Every partition of the table is sorted by itself, by the keys of its voxels in the asymmetric unit. The keys are then
+divided so that about as many observations come between two limits, and what all sorted partitions have between these
+makes one partition of the result: whole voxels. No process holds more than two partitions, and what travels are the
+paths of files, and a few keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import libtbx.phil
+import numpy as np
+from dials.array_family import flex
+
+from dials_diffuse.algorithms.scaling.exclude_images import COLUMNS as OF_BATCHES
+from dials_diffuse.algorithms.scaling.exclude_images import BatchExtents, ExcludedImages
+from dials_diffuse.algorithms.scaling.partitions import total
+from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.parallel import parallel_map
+from dials_diffuse.partitioned_table import GOOD_SIZE, PartitionedTable, finished_part, save_part, write_manifest
+from dials_diffuse.table_file import Columns
+
+#: Keys by which a sorted partition tells how its observations are distributed.
+MARKS = 256
+KEY, FLAGS = "asu_key", "flags"
+#: Attribute of the manifest: the first and last images of batches.
+EXTENTS = "batch_images"
+
+
+@dataclass
+class Regrouped:
+    """The result.
+
+    Attributes
+    ----------
+    table : PartitionedTable
+        Its partitions hold whole voxels; ``flags`` tell which observations are of excluded images.
+    extents : BatchExtents
+        Of the batches.
+    excluded, left_out : int
+        Observations of excluded images, and those without response or beyond the grid, which are not in the table.
+    """
+
+    table: PartitionedTable
+    extents: BatchExtents
+    excluded: int
+    left_out: int
+
+
+def regroup(
+    table: PartitionedTable,
+    grid: GlobalGrid,
+    mp: libtbx.phil.scope_extract | int,
+    folder: Path,
+    excluded: ExcludedImages | None = None,
+) -> Regrouped:
+    """Order observations by their voxels.
+
+    Parameters
+    ----------
+    table : PartitionedTable
+        Corrected or scaled observations, in any order.
+    grid : GlobalGrid
+        Voxels that its Laue group makes equivalent come together.
+    mp : libtbx.phil.scope_extract or int
+        The scope ``mp``.
+    folder : Path
+        Where the result is written, in a folder ``regrouped``, and what is only needed on the way. The workers see it.
+    excluded : dict, optional
+        Images of which the observations get a flag.
+
+    Raises
+    ------
+    Sorry
+        If there are no observations, or the disk is full.
+    """
+    numbers = range(len(table.parts))
+    extents = total(parallel_map(partial(_extents, table), numbers, mp, "Batches"))
+    ordered = folder / "sorted"
+    ordered.mkdir(exist_ok=True)
+    work = partial(_sort, table, grid, extents, excluded or {}, ordered)
+    sorted_parts = list(parallel_map(work, numbers, mp, "Sorting"))
+    limits = _limits(sorted_parts)
+    result = folder / "regrouped"
+    result.mkdir(exist_ok=True)
+    bounds = list(zip(range(len(limits) - 1), limits[:-1], limits[1:]))
+    parts = list(parallel_map(partial(_gather, ordered, sorted_parts, result), bounds, mp, "Grouping"))
+    for path in ordered.iterdir():
+        path.unlink()
+    ordered.rmdir()
+    attributes = {"order": "voxel", EXTENTS: extents.to_json()}
+    write_manifest(result, parts, table.identifiers, attributes)
+    return Regrouped(
+        PartitionedTable(result), extents, sum(p.excluded for p in sorted_parts), sum(p.left_out for p in sorted_parts)
+    )
+
+
+@dataclass
+class _Sorted:
+    """A sorted partition: its number, columns (name, type, shape of a row), and how its keys are distributed."""
+
+    number: int
+    rows: int
+    columns: list[tuple[str, str, tuple[int, ...]]]
+    marks: np.ndarray
+    excluded: int
+    left_out: int
+
+
+def _extents(table: PartitionedTable, number: int) -> BatchExtents:
+    return BatchExtents.of(table.read(number, [name for name in OF_BATCHES if name in table.columns]))
+
+
+def _sort(
+    table: PartitionedTable,
+    grid: GlobalGrid,
+    extents: BatchExtents,
+    excluded: ExcludedImages,
+    folder: Path,
+    number: int,
+) -> _Sorted:
+    """Sort a partition by keys, and write its columns as they are in memory, for pieces of them will be read."""
+    columns = table.read(number)
+    if FLAGS not in columns:
+        columns[FLAGS] = np.zeros(len(columns["id"]), dtype=np.int32)
+    of_excluded = extents.rows(columns, excluded)
+    columns[FLAGS][of_excluded] |= np.int32(flex.reflection_table.flags.user_excluded_in_scaling)
+    values = [columns[name] for name in ("response", "counts", "background.sum.value", "background.sum.variance")]
+    with np.errstate(invalid="ignore"):
+        valid = (values[0] > 0) & np.isfinite(values[0] * values[1] * values[2] * values[3])
+    key = grid.asu_keys(columns["miller_index"])
+    rows = np.flatnonzero(valid & (key >= 0))
+    rows = rows[np.argsort(key[rows], kind="stable")]
+    key = key[rows]
+    key.tofile(_file(folder, number, KEY))
+    for name, column in columns.items():
+        column[rows].tofile(_file(folder, number, name))
+    marks = key[np.linspace(0, len(key) - 1, MARKS).astype(int)] if len(key) else key
+    described = [(name, column.dtype.str, column.shape[1:]) for name, column in columns.items()]
+    return _Sorted(
+        number, len(rows), described, marks, int(np.count_nonzero(of_excluded)), len(of_excluded) - len(rows)
+    )
+
+
+def _limits(parts: list[_Sorted]) -> np.ndarray:
+    """Keys between which about :data:`GOOD_SIZE` observations lie, the first below and the last above all."""
+    rows = sum(part.rows for part in parts)
+    marks = np.concatenate([part.marks for part in parts])
+    weight = np.repeat([part.rows / MARKS for part in parts], [len(part.marks) for part in parts])
+    order = np.argsort(marks, kind="stable")
+    shares = np.arange(1, max(round(rows / GOOD_SIZE), 1)) * GOOD_SIZE
+    inner = np.unique(marks[order][np.minimum(np.searchsorted(np.cumsum(weight[order]), shares), len(marks) - 1)])
+    return np.concatenate([[-1], inner, [np.iinfo(np.int64).max]])
+
+
+def _gather(folder: Path, parts: list[_Sorted], result: Path, task: tuple[int, int, int]):
+    """Write the partition of the keys from one limit to before the next."""
+    number, low, high = task
+    name = f"{number:06d}"
+    if done := finished_part(result, name):
+        return done
+    keys, slices = [], []
+    for part in parts:
+        of_part = np.memmap(_file(folder, part.number, KEY), dtype=np.int64, mode="r") if part.rows else np.empty(0)
+        slices.append(slice(*np.searchsorted(of_part, (low, high))))
+        keys.append(np.array(of_part[slices[-1]], dtype=np.int64))
+        del of_part
+    order = np.argsort(np.concatenate(keys), kind="stable")
+    columns: Columns = {}
+    for name_of_column, dtype, shape in parts[0].columns:
+        pieces = [_piece(_file(folder, p.number, name_of_column), dtype, shape, s) for p, s in zip(parts, slices)]
+        columns[name_of_column] = np.concatenate(pieces)[order]
+    return save_part(result, name, columns)
+
+
+def _piece(path: Path, dtype: str, shape: tuple[int, ...], rows: slice) -> np.ndarray:
+    """Rows of a column; read, not mapped, for what is mapped counts as memory of the process."""
+    width = int(np.prod(shape, dtype=int))
+    size = np.dtype(dtype).itemsize * width
+    count = (rows.stop - rows.start) * width
+    return np.fromfile(path, dtype, count, offset=rows.start * size).reshape(-1, *shape)
+
+
+def _file(folder: Path, number: int, name: str) -> Path:
+    return folder / f"{number}-{name}.bin"
