@@ -11,6 +11,7 @@ from dials.util.options import ArgumentParser
 from dxtbx.model.experiment_list import ExperimentListFactory
 
 from dials_diffuse.images import first_line
+from dials_diffuse.partitioned_table import is_partitioned
 
 
 class Arguments(ArgumentParser):
@@ -52,6 +53,8 @@ class Arguments(ArgumentParser):
             return f"{name} does not exist: check its name. (Parameters are given as name=value.)"
         if name.endswith((".expt", ".json")):
             return self._trouble_with_experiments(name)
+        if is_partitioned(name) and not Path(name).is_dir():
+            return f"{name} is not a folder of partitions: give what a program wrote under such a name."
         if name.endswith((".refl", ".pickle")):
             return _trouble_with_reflections(name)
         return (

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dials.util import Sorry
@@ -16,13 +17,17 @@ INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
-def whole_files(*filenames: str | os.PathLike) -> Iterator[list[Path]]:
+def whole_files(
+    *filenames: str | os.PathLike, folders: Mapping[str | os.PathLike, Path] | None = None
+) -> Iterator[list[Path]]:
     """Write files beside their final names; rename all of them only when all are complete.
 
     Parameters
     ----------
     *filenames : path
         The final names.
+    folders : mapping of path to Path, optional
+        Final names of folders, and where these are being made, on the same file system: renamed with the files.
 
     Yields
     ------
@@ -37,6 +42,7 @@ def whole_files(*filenames: str | os.PathLike) -> Iterator[list[Path]]:
     """
     finals = [Path(name) for name in filenames]
     parts = [final.with_name(f".{final.stem}.{os.getpid()}.part{final.suffix}") for final in finals]
+    folders = {Path(final): made for final, made in (folders or {}).items()}
     try:
         yield parts
         for part in parts:
@@ -44,14 +50,16 @@ def whole_files(*filenames: str | os.PathLike) -> Iterator[list[Path]]:
                 os.fsync(handle.fileno())
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)  # all files or none
         try:
+            for final, made in folders.items():
+                _replace_folder(made, final)
             for part, final in zip(parts, finals):
                 os.replace(part, final)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     except OSError as error:
-        if error.filename is not None and Path(error.filename) not in (*parts, *finals):
+        if error.filename is not None and Path(error.filename) not in (*parts, *finals, *folders, *folders.values()):
             raise  # the trouble is with an input, not with what is written here
-        names = ", ".join(str(final) for final in finals)
+        names = ", ".join(str(final) for final in (*finals, *folders))
         raise Sorry(
             f"Cannot write {names}: {error.strerror or error}. Make room or choose another place with output.*; "
             "nothing was written."
@@ -60,6 +68,19 @@ def whole_files(*filenames: str | os.PathLike) -> Iterator[list[Path]]:
         for part in parts:
             with contextlib.suppress(FileNotFoundError):
                 part.unlink()
+
+
+def _replace_folder(made: Path, final: Path) -> None:
+    old = final.with_name(f".{final.name}.{os.getpid()}.old")
+    if final.exists():
+        os.rename(final, old)  # a folder that is not empty cannot be replaced in one step
+    try:
+        os.rename(made, final)
+    except OSError:
+        if old.exists():
+            os.rename(old, final)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 class QuietFile(io.FileIO):

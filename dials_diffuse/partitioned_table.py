@@ -183,7 +183,7 @@ def is_partitioned(name: str | os.PathLike) -> bool:
     return os.fspath(name).rstrip("/").endswith(ENDING)
 
 
-def save_part(folder: str | os.PathLike, name: str, columns: Columns) -> Part:
+def save_part(folder: str | os.PathLike, name: str, columns: Columns, note: object = None) -> Part:
     """Write a partition, whole or not at all; in any process. Writing the same again is harmless.
 
     Parameters
@@ -194,13 +194,15 @@ def save_part(folder: str | os.PathLike, name: str, columns: Columns) -> Part:
         Of the partition.
     columns : dict of str to ndarray, shape (rows,) or (rows, 3)
         float64 is rounded to float32, integers become int32.
+    note : object
+        Small results of the work that made it, for :func:`finished_part`: whatever can be told in JSON.
 
     Raises
     ------
     Sorry
         If it cannot be written.
     """
-    content = _as_hdf5({column: on_disk(values) for column, values in columns.items()})
+    content = _as_hdf5({column: on_disk(values) for column, values in columns.items()}, json.dumps(note))
     path = _path(folder, name)
     part = path.with_name(f".{name}.{uuid.uuid4().hex}.part")
     try:
@@ -219,15 +221,19 @@ def save_part(folder: str | os.PathLike, name: str, columns: Columns) -> Part:
     return Part(name, len(next(iter(columns.values()))), len(content), hashlib.sha256(content).hexdigest())
 
 
-def finished_part(folder: str | os.PathLike, name: str) -> Part | None:
-    """A partition that an earlier run left, if it is there and every byte of it can be read."""
-    path = _path(folder, name)
+def finished_part(folder: str | os.PathLike, name: str) -> tuple[Part, object] | None:
+    """A partition that an earlier run left, and its note, if it is there and every byte of it can be read."""
+    import h5py
+
     try:
-        content = path.read_bytes()
-        columns = _read_columns(io.BytesIO(content), None)
+        content = _path(folder, name).read_bytes()
+        with h5py.File(io.BytesIO(content), "r") as file:
+            columns = {column: values[()] for column, values in file.items()}
+            note = json.loads(file.attrs["note"])
     except Exception:  # not there, or whatever HDF5 says to a damaged file
         return None
-    return Part(name, len(next(iter(columns.values()))), len(content), hashlib.sha256(content).hexdigest())
+    part = Part(name, len(next(iter(columns.values()))), len(content), hashlib.sha256(content).hexdigest())
+    return part, note
 
 
 def write_manifest(
@@ -277,9 +283,12 @@ def write_manifest(
 
 def read_part(path: str | os.PathLike, names: Iterable[str] | None = None) -> Columns:
     """Columns of the file of a partition; parameters and what is raised: as of :meth:`PartitionedTable.read`."""
+    import h5py
+
     try:
-        with open(path, "rb") as file:  # a Python file: HDF5 itself would lock it, which not all file systems can
-            return _read_columns(file, names)
+        # a Python file: HDF5 itself would lock it, which not all file systems can
+        with open(path, "rb") as file, h5py.File(file, "r") as content:
+            return {name: content[name][()] for name in (content.keys() if names is None else names)}
     except Exception as error:  # OSError, RuntimeError, KeyError: whatever HDF5 says to a damaged file
         raise Sorry(
             f"{path} is damaged or cannot be read: copy {Path(path).parent} again from where it is whole, or make it "
@@ -296,7 +305,7 @@ def on_disk(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _as_hdf5(columns: Columns) -> bytes:
+def _as_hdf5(columns: Columns, note: str) -> bytes:
     """Made in memory, for HDF5 ends the interpreter if the disk is full. The same bytes for the same columns."""
     import h5py
 
@@ -306,18 +315,12 @@ def _as_hdf5(columns: Columns) -> bytes:
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, memory)
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_LATEST)  # metadata with checksums, too
     with h5py.File(h5py.h5f.create(b"memory", h5py.h5f.ACC_TRUNC, creation, access)) as file:
+        file.attrs["note"] = note
         for name, values in columns.items():
             chunks = (min(len(values), CHUNK), *[1] * (values.ndim - 1)) if len(values) else None
             filters = {"shuffle": True, "compression": "lzf", "fletcher32": True} if chunks else {}
             file.create_dataset(name, data=values, chunks=chunks, **filters)
     return memory.getvalue()
-
-
-def _read_columns(file: io.IOBase | Path, names: Iterable[str] | None) -> Columns:
-    import h5py
-
-    with h5py.File(file, "r") as content:
-        return {name: content[name][()] for name in (content.keys() if names is None else names)}
 
 
 def _names(path: Path) -> list[str]:

@@ -26,6 +26,7 @@ from dxtbx.model.experiment_list import ExperimentList
 from dials_diffuse import __version__, parallel
 from dials_diffuse.arguments import Arguments
 from dials_diffuse.output import INTERRUPTIONS
+from dials_diffuse.partitioned_table import MANIFEST, PartitionedTable, is_partitioned
 from dials_diffuse.provenance import ProcessRecord, hash_file
 
 logger = logging.getLogger("dials.diffuse")
@@ -47,8 +48,8 @@ class Session:
     experiments : list of ExperimentList
         Their contents, one list a file.
     reflection_files : list of str
-        Names of the reflection files, in the order given.
-    reflections : list of flex.reflection_table
+        Names of the reflection files, in the order given, then of the folders of partitions.
+    reflections : list of flex.reflection_table or PartitionedTable
         Their contents; whoever takes them empties the list, for they are large.
     map_files : list of str
         Names of the maps, in the order given.
@@ -61,7 +62,7 @@ class Session:
     experiment_files: list[str] = field(default_factory=list)
     experiments: list[ExperimentList] = field(default_factory=list)
     reflection_files: list[str] = field(default_factory=list)
-    reflections: list[flex.reflection_table] = field(default_factory=list)
+    reflections: list[flex.reflection_table | PartitionedTable] = field(default_factory=list)
     map_files: list[str] = field(default_factory=list)
 
 
@@ -111,24 +112,22 @@ def start(
         print(f"dials_diffuse {__version__}, {dials_version()}")
         return None
     map_files = [arg for arg in args if needs_maps and arg.endswith(MAP_ENDINGS) and Path(arg).is_file()]
-    files = (
-        ["merged.nxs"] * needs_maps
-        + ["models.expt"] * needs_experiments
-        + ["observations.refl"] * (needs_experiments and read_reflections)
-    )
+    read_reflections &= needs_experiments
+    partitioned = [arg.rstrip("/") for arg in args if read_reflections and _is_folder_of_observations(arg)]
+    files = ["merged.nxs"] * needs_maps + ["models.expt"] * needs_experiments + ["observations.refl"] * read_reflections
     parser = Arguments(
         usage=" ".join([name, "[options]", "[param.phil]", *files]),
         prog=name,
         phil=phil,
         epilog=help_message,
         read_experiments=needs_experiments,
-        read_reflections=needs_experiments and read_reflections,
+        read_reflections=read_reflections,
         check_format=check_format,
     )
     if not args and not has_files:
         parser.print_help()
         return None
-    params, options = parser.parse_args(args=[arg for arg in args if arg not in map_files])
+    params, options = parser.parse_args(args=[arg for arg in args if arg.rstrip("/") not in (*map_files, *partitioned)])
     check_output_folders(params.output)
     all_parameters = parser.phil.format(params)
     session = Session(params, ProcessRecord.now(name, all_parameters.as_str()), map_files=map_files)
@@ -143,6 +142,8 @@ def start(
         if read_reflections:
             session.reflection_files = [entry.filename for entry in params.input.reflections]
             session.reflections = [entry.data for entry in params.input.reflections]
+            session.reflection_files += partitioned
+            session.reflections += [PartitionedTable(name) for name in partitioned]
         del params.input  # or the tables would be held for as long as the parameters
     inputs = [*map_files, *session.experiment_files, *session.reflection_files, *named_files(all_parameters)]
     check_inputs_stay(inputs, params.output)  # before the log is opened
@@ -152,6 +153,12 @@ def start(
         logger.info("The following parameters have been modified:\n\n%s", changed)
     session.record.inputs.update({filename: hash_file(filename) for filename in inputs})
     return session
+
+
+def _is_folder_of_observations(arg: str) -> bool:
+    """Whether an argument names a folder of partitions, finished or not."""
+    path = Path(arg)
+    return path.is_dir() and (is_partitioned(arg) or (path / MANIFEST).exists())
 
 
 def changed_parameters(phil: libtbx.phil.scope, all_parameters: libtbx.phil.scope, session: Session) -> str:
@@ -216,11 +223,27 @@ def check_output_folders(output: libtbx.phil.scope_extract) -> None:
     for parameter, name in names.items():
         if list(names.values()).count(name) > 1:
             raise Sorry(f"output.{parameter}={name} is the name of another output, too: give each its own.")
+        _check_kind(parameter, Path(name))
         folder = Path(name).resolve().parent
         if not folder.is_dir():
             raise Sorry(f"The folder of output.{parameter}={name} does not exist: make it first, or choose another.")
         if not os.access(folder, os.W_OK):
             raise Sorry(f"No permission to write output.{parameter}={name}: choose another folder.")
+
+
+def _check_kind(parameter: str, path: Path) -> None:
+    """See that an output would not replace something that no program writes under such a name.
+
+    Raises
+    ------
+    Sorry
+        If it would.
+    """
+    if path.is_dir() and not is_partitioned(path):
+        raise Sorry(f"output.{parameter}={path} is a folder: choose another name.")
+    if is_partitioned(path) and path.exists() and not (path / MANIFEST).exists():
+        if not path.is_dir() or any(path.iterdir()):
+            raise Sorry(f"output.{parameter}={path} exists and is no table of observations: choose another name.")
 
 
 def log_versions(name: str) -> None:

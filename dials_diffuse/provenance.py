@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import uuid
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 
 from dials.util.version import dials_version
+from iotbx.phil import parse
 
 from dials_diffuse import __version__
+from dials_diffuse.partitioned_table import MANIFEST
+
+#: Scopes of parameters that change nothing in the numbers.
+NO_MATTER = ("output", "mp", "input")
 
 
 @dataclass
@@ -48,13 +56,23 @@ class ProcessRecord:
     def to_dict(self) -> dict:
         return asdict(self)
 
+    def fingerprint(self) -> str:
+        """A hash of all that decides what comes out: program, versions, the inputs' contents, and the parameters except
+        where the outputs go and how the work is divided. Without inputs no two are the same."""
+        scope = parse(self.parameters)
+        scope.objects = [item for item in scope.objects if item.name not in NO_MATTER]
+        inputs = list(self.inputs.values()) or [uuid.uuid4().hex]
+        return hashlib.sha256(json.dumps([self.program, self.version, inputs, scope.as_str()]).encode()).hexdigest()
+
     @classmethod
     def from_dict(cls, values: dict) -> ProcessRecord:
         return cls(**values)
 
 
 def hash_file(filename: str | os.PathLike) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """SHA-256 of a file, hexadecimal; of a folder of partitions: of its manifest, which holds theirs."""
+    if os.path.isdir(filename):
+        filename = Path(filename) / MANIFEST
     digest = hashlib.sha256()
     with open(filename, "rb") as handle:
         while block := handle.read(1 << 20):

@@ -1,21 +1,22 @@
-"""Writing of reflection tables; those larger than memory are gathered as parts on disk, then written by columns."""
+"""Reflection tables: as columns, and in .refl files, which are written by columns if they are larger than memory."""
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgpack
 import numpy as np
 from dials.array_family import flex
-from dials.util import Sorry
 from dials.util.ext import streambuf
 from dxtbx import flumpy
 
 from dials_diffuse.grid import miller_index_from_numpy, miller_index_to_numpy
 from dials_diffuse.output import quiet_file
+
+if TYPE_CHECKING:
+    from dials_diffuse.partitioned_table import PartitionedTable
 
 Columns = dict[str, np.ndarray]
 
@@ -31,112 +32,48 @@ TYPE_NAMES = {
 }
 
 
+#: Bytes of a column in a .refl file: a limit of MessagePack.
+MOST_BYTES = 2**32
+
 #: Columns of integers that DIALS holds as size_t.
 UNSIGNED = ("panel", "flags")
 
 
-class TableParts:
-    """A table in parts, each a set of columns in a folder of its own.
+def write_refl(table: PartitionedTable, filename: str | os.PathLike) -> None:
+    """Write all partitions as one reflection table; memory does not grow with its length.
+
+    The file is what ``flex.reflection_table.as_file`` would write.
 
     Parameters
     ----------
-    folder : path
-        Where the parts are kept; must exist.
+    table : PartitionedTable
+        Of no more rows than :func:`fits_refl` allows.
+    filename : path
     """
+    packer = msgpack.Packer()
+    with open(filename, "wb") as handle:
+        handle.write(packer.pack_array_header(3))
+        handle.write(packer.pack("dials::af::reflection_table"))
+        handle.write(packer.pack(1))
+        handle.write(packer.pack_map_header(3))
+        handle.write(packer.pack("identifiers") + packer.pack(table.identifiers))
+        handle.write(packer.pack("nrows") + packer.pack(table.rows))
+        handle.write(packer.pack("data") + packer.pack_map_header(len(table.columns)))
+        for name in table.columns:
+            for number, values in enumerate(table.column(name)):
+                dtype = refl_dtype(name, values.dtype)
+                if number == 0:
+                    width = int(np.prod(values.shape[1:]))
+                    type_name = TYPE_NAMES[dtype.kind, dtype.itemsize, width]
+                    handle.write(packer.pack(name) + packer.pack_array_header(2) + packer.pack(type_name))
+                    handle.write(packer.pack_array_header(2) + packer.pack(table.rows))
+                    handle.write(_binary_header(table.rows * width * dtype.itemsize))
+                handle.write(memoryview(np.ascontiguousarray(values, dtype=dtype)).cast("B"))
 
-    def __init__(self, folder: str | os.PathLike) -> None:
-        self.folder = Path(folder)
-        self.parts: list[tuple[str, int]] = []
 
-    def save(self, name: str, columns: Columns) -> tuple[str, int]:
-        """Save a part; its name and number of rows, to give to :meth:`add`. May be called in another process.
-
-        Raises
-        ------
-        Sorry
-            If the disk is full.
-        """
-        path = self.folder / name
-        try:
-            path.mkdir()
-            for column, values in columns.items():
-                np.save(path / f"{column}.npy", np.ascontiguousarray(values))
-        except OSError as error:
-            raise Sorry(
-                f"Cannot write temporary files to {self.folder.parent}: {error.strerror or error}. Make room or choose "
-                "another place for the output; nothing was written."
-            ) from error
-        return name, len(next(iter(columns.values())))
-
-    def add(self, name: str, rows: int) -> None:
-        """Append a saved part to the table."""
-        if rows:
-            self.parts.append((name, rows))
-
-    @property
-    def rows(self) -> int:
-        return sum(rows for _, rows in self.parts)
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns, in the order in which DIALS writes them."""
-        if not self.parts:
-            return []
-        return sorted(path.stem for path in (self.folder / self.parts[0][0]).glob("*.npy"))
-
-    def column(self, name: str) -> Iterator[np.ndarray]:
-        """The parts of one column, one at a time, mapped from disk."""
-        for part, _ in self.parts:
-            yield np.load(self.folder / part / f"{name}.npy", mmap_mode="r")
-
-    def write(self, filename: str | os.PathLike, identifiers: dict[int, str]) -> None:
-        """Write all parts as one reflection table; memory does not grow with its length.
-
-        The file is what ``flex.reflection_table.as_file`` would write.
-
-        Parameters
-        ----------
-        filename : path
-        identifiers : dict of int to str
-            Experiment identifiers by ``id``.
-
-        Raises
-        ------
-        Sorry
-            If a column would be larger than the format's limit of 4 GiB.
-        """
-        packer = msgpack.Packer()
-        with open(filename, "wb") as handle:
-            handle.write(packer.pack_array_header(3))
-            handle.write(packer.pack("dials::af::reflection_table"))
-            handle.write(packer.pack(1))
-            handle.write(packer.pack_map_header(3))
-            handle.write(packer.pack("identifiers") + packer.pack(identifiers))
-            handle.write(packer.pack("nrows") + packer.pack(self.rows))
-            handle.write(packer.pack("data") + packer.pack_map_header(len(self.columns)))
-            for name in self.columns:
-                first = next(self.column(name))
-                width = int(np.prod(first.shape[1:]))
-                size = self.rows * width * first.dtype.itemsize
-                if size >= 2**32:
-                    raise Sorry(
-                        f"{self.rows} observations are too many for one .refl file (4 GiB a column): extract fewer "
-                        "sweeps at a time, with a wider extract.batch_width or a smaller grid.ndiv."
-                    )
-                type_name = TYPE_NAMES[first.dtype.kind, first.dtype.itemsize, width]
-                handle.write(packer.pack(name) + packer.pack_array_header(2) + packer.pack(type_name))
-                handle.write(packer.pack_array_header(2) + packer.pack(self.rows))
-                handle.write(_binary_header(size))
-                for values in self.column(name):
-                    handle.write(memoryview(values).cast("B"))
-
-    def table(self, identifiers: dict[int, str]) -> flex.reflection_table:
-        """All parts as one table in memory."""
-        path = self.folder / "table.refl"
-        self.write(path, identifiers)
-        table = flex.reflection_table.from_file(os.fspath(path))
-        path.unlink()
-        return table
+def fits_refl(rows: int) -> bool:
+    """Whether a .refl file can hold so many observations, whose positions take 24 bytes each."""
+    return 24 * rows < MOST_BYTES
 
 
 def columns_of(table: flex.reflection_table) -> Columns:

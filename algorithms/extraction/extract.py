@@ -1,13 +1,14 @@
-"""Extraction: all frames of all experiments, in batches, side by side."""
+"""Extraction: all frames of all experiments, in partitions, side by side."""
 
 from __future__ import annotations
 
 import logging
-import shutil
+import os
+import socket
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,18 +20,27 @@ from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.extraction.pixel_rows import pixel_rows
 from dials_diffuse.algorithms.extraction.sweep import Sweep
+from dials_diffuse.algorithms.extraction.sweep_files import load_sweep, save_sweeps
+from dials_diffuse.algorithms.extraction.tasks import Batch, pieces_of_work
 from dials_diffuse.algorithms.extraction.voxel_sums import voxel_sums
 from dials_diffuse.algorithms.masking.mask_file import write_mask
 from dials_diffuse.algorithms.masking.masks import ExperimentMasks, attach_masks, make_masks
-from dials_diffuse.dataset import Dataset, write_experiments
+from dials_diffuse.dataset import Dataset, possible_name, whole_observations, write_experiments
 from dials_diffuse.geometry import detector_rays
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.images import exposure_times, sweep_name
-from dials_diffuse.output import whole_files
 from dials_diffuse.parallel import parallel_map
+from dials_diffuse.partitioned_table import (
+    Part,
+    PartitionedTable,
+    finished_part,
+    is_partitioned,
+    save_part,
+    write_manifest,
+)
 from dials_diffuse.provenance import ProcessRecord
 from dials_diffuse.stills import is_still, with_own_images
-from dials_diffuse.table_file import TableParts
+from dials_diffuse.work_folder import PARTS, temporary_folder, work_folder
 
 logger = logging.getLogger("dials.diffuse.extract")
 
@@ -59,9 +69,10 @@ def extract(
     Sorry
         If the input does not allow it.
     """
-    with _extracted(experiments, reflections, params, Path(tempfile.gettempdir())) as (parts, grid, _, experiments):
-        table = parts.table(_identifiers(experiments))
-    return Dataset(experiments, table, grid, [record] if record else [])
+    shared = "." if params.mp.method == "dask" else tempfile.gettempdir()
+    with temporary_folder(shared) as work:
+        table, grid, _, experiments = _extract_to(work, experiments, reflections, params)
+        return Dataset(experiments, table.whole_table(), grid, [record] if record else [])
 
 
 def extract_to_files(
@@ -75,6 +86,8 @@ def extract_to_files(
 ) -> list[str]:
     """As :func:`extract`, but into files, in memory that does not grow with the number of frames.
 
+    Where ``refl`` ends with ``.parts`` an extraction that was interrupted goes on from its finished partitions.
+
     Parameters
     ----------
     expt, refl, mask : str
@@ -83,26 +96,33 @@ def extract_to_files(
     Returns
     -------
     list of str
-        The files written: several sweeps have a mask each.
+        The files written: several sweeps have a mask each; partitions in place of a .refl file that would be too large.
     """
-    with _extracted(experiments, reflections, params, Path(refl).resolve().parent) as (parts, grid, masks, experiments):
+    with _folder(refl, record) as work:
+        table, grid, masks, experiments = _extract_to(work, experiments, reflections, params)
         named = attach_masks(masks, mask)
-        with whole_files(expt, refl, *named) as (expt_part, refl_part, *mask_parts):
-            parts.write(refl_part, _identifiers(experiments))
+        refl = possible_name(refl, table.rows)
+        with whole_observations(table, refl, expt, *named) as (expt_part, *mask_parts):
             write_experiments(experiments, grid, [record], expt_part)
             for pixels, part in zip(named.values(), mask_parts):
                 write_mask(pixels, part)
     return [expt, refl, *named]
 
 
-@contextmanager
-def _extracted(
+def _folder(refl: str, record: ProcessRecord) -> AbstractContextManager[Path]:
+    """Where the partitions are made."""
+    if is_partitioned(refl):
+        return work_folder(refl, record.fingerprint())
+    return temporary_folder(Path(refl).resolve().parent)
+
+
+def _extract_to(
+    work: Path,
     experiments: ExperimentList,
     reflections: flex.reflection_table | None,
     params: libtbx.phil.scope_extract,
-    folder: Path,
-) -> Iterator[tuple[TableParts, GlobalGrid, list[ExperimentMasks], ExperimentList]]:
-    """Extract into parts in a temporary folder, which is gone afterwards whatever happens.
+) -> tuple[PartitionedTable, GlobalGrid, list[ExperimentMasks], ExperimentList]:
+    """Extract into partitions in a work folder.
 
     The experiments are those that are extracted, and the masks are theirs, in order.
     """
@@ -116,83 +136,86 @@ def _extracted(
     masks = [masks[number] for number in chosen]
     experiments = ExperimentList([mask.experiment for mask in masks])
     warn_of_smearing(experiments, grid)
-    with _temporary_folder(folder) as temporary:
-        parts = TableParts(temporary)
-        began = time.perf_counter()
-        pixels = 0
-        for run in experiments_by_detector(experiments):
-            pixels += _extract_run(run, masks, grid, params, parts)
-        seconds = time.perf_counter() - began
-        logger.info(
-            "%d observations from %.4g pixels in %.1f s (%.0f million pixels a second)",
-            parts.rows,
-            pixels,
-            seconds,
-            pixels / seconds / 1e6,
-        )
-        if not parts.rows:
-            raise Sorry("No pixel fell into the grid: check the masks, the trusted range and d_min.")
-        yield parts, grid, masks, experiments
+    pieces = pieces_of_work(dict(enumerate(experiments)), grid, params.extract.batch_width)
+    maker = PartMaker(os.fspath(work), params.extract.mode, grid, masks)
+    if params.mp.method == "dask":
+        maker = replace(maker, masks=None, sweeps=save_sweeps(masks, grid, work))
+    began = time.perf_counter()
+    parts, pixels = [], 0
+    for run in experiments_by_detector(experiments):
+        of_run = [piece for piece in pieces if run[0] <= piece[0].experiment <= run[-1]]
+        if maker.masks:
+            detector_rays(experiments[run[0]].detector, params.mp)  # before the processes part, who share them
+        for part, read in parallel_map(maker, of_run, params.mp, "Extracting"):
+            parts.append(part)
+            pixels += read
+    seconds = time.perf_counter() - began
+    write_manifest(work / PARTS, parts, {i: e.identifier for i, e in enumerate(experiments)}, {"order": "frame"})
+    table = PartitionedTable(work / PARTS)
+    logger.info(
+        "%d observations from %.4g pixels in %.1f s (%.0f million pixels a second)",
+        table.rows,
+        pixels,
+        seconds,
+        pixels / seconds / 1e6,
+    )
+    if not table.rows:
+        raise Sorry("No pixel fell into the grid: check the masks, the trusted range and d_min.")
+    return table, grid, masks, experiments
 
 
-@contextmanager
-def _temporary_folder(folder: Path) -> Iterator[Path]:
-    try:
-        temporary = Path(tempfile.mkdtemp(prefix=".diffuse_extract.", dir=folder))
-    except OSError as error:
-        raise Sorry(f"Cannot write to {folder}: {error.strerror}. Make room or choose another place.") from error
-    try:
-        yield temporary
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+@dataclass(frozen=True, eq=False)
+class PartMaker:
+    """Makes one partition of observations; called in another process, on another machine perhaps.
 
-
-def _extract_run(
-    numbers: list[int],
-    masks: list[ExperimentMasks],
-    grid: GlobalGrid,
-    params: libtbx.phil.scope_extract,
-    parts: TableParts,
-) -> int:
-    """Extract experiments that share a detector, or stills; the number of pixels read."""
-    detector_rays(masks[numbers[0]].experiment.detector, params.mp)  # before the processes part, who share them
-    rows_of = {"voxel": voxel_sums, "pixel": pixel_rows}[params.extract.mode]
-
-    @lru_cache(maxsize=1)
-    def sweep(number: int) -> Sweep:
-        return Sweep(number, masks[number], detector_rays(masks[number].experiment.detector), grid)
-
-    def work(task: tuple[int, int, int, int]) -> tuple[str, int, int]:
-        number, batch, start, stop = task
-        columns, pixels = rows_of(sweep(number), batch, start, stop)
-        return (*parts.save(f"{number}-{batch}", columns), pixels)
-
-    tasks = [
-        (number, batch, start, stop)
-        for number in numbers
-        for batch, (start, stop) in enumerate(batches(masks[number].experiment, params.extract.batch_width))
-    ]
-    pixels = 0
-    for name, rows, read in parallel_map(work, tasks, params.mp, "Extracting"):
-        parts.add(name, rows)
-        pixels += read
-    return pixels
-
-
-def batches(experiment, width: float) -> list[tuple[int, int]]:
-    """Divide the frames of an experiment into batches of at most about ``width`` degrees, as even as can be.
-
-    Returns
-    -------
-    list of (int, int)
-        First frame and last frame + 1 of each batch, frames counted from 0.
+    Attributes
+    ----------
+    work : str
+        The work folder.
+    mode : str
+        ``extract.mode``.
+    grid : GlobalGrid
+    masks : list of ExperimentMasks or None
+        Of all experiments, where processes share this one's memory.
+    sweeps : str
+        Where they do not: the folder of :func:`save_sweeps`.
     """
-    frames = len(experiment.imageset)
-    if is_still(experiment):
-        return [(i, i + 1) for i in range(frames)]
-    size = max(1, int(width / abs(experiment.scan.get_oscillation()[1]) + 0.5))
-    edges = np.linspace(0, frames, -(-frames // size) + 1).round().astype(int)
-    return list(zip(edges[:-1].tolist(), edges[1:].tolist()))
+
+    work: str
+    mode: str
+    grid: GlobalGrid
+    masks: list[ExperimentMasks] | None
+    sweeps: str = ""
+
+    def __call__(self, piece: list[Batch]) -> tuple[Part, int]:
+        """The partition, and how many pixels were read for it: none if an earlier run has made it."""
+        folder, name = Path(self.work) / PARTS, "{:05d}-{:05d}".format(*piece[0])
+        if finished := finished_part(folder, name):
+            return finished[0], 0
+        rows_of = {"voxel": voxel_sums, "pixel": pixel_rows}[self.mode]
+        made, pixels = [], 0
+        for number, batch, start, stop in piece:
+            try:
+                columns, read = rows_of(self._sweep(number), batch, start, stop)
+            except Sorry as error:
+                if self.masks is None:
+                    raise Sorry(f"{error} (On {socket.gethostname()}.)") from error
+                raise
+            made.append(columns)
+            pixels += read
+        joined = {column: np.concatenate([columns[column] for columns in made]) for column in made[0]}
+        return save_part(folder, name, joined), pixels
+
+    def _sweep(self, number: int) -> Sweep:
+        if self.masks is None:
+            return load_sweep(self.sweeps, number)
+        return _shared_sweep(self, number)
+
+
+@lru_cache(maxsize=1)
+def _shared_sweep(maker: PartMaker, number: int) -> Sweep:
+    masks = maker.masks[number]
+    return Sweep(number, masks, detector_rays(masks.experiment.detector), maker.grid)
 
 
 def experiments_by_detector(experiments: ExperimentList) -> list[list[int]]:
@@ -270,7 +293,3 @@ def warn_of_smearing(experiments: ExperimentList, grid: GlobalGrid) -> None:
                 grid.d_min,
                 travel / voxel,
             )
-
-
-def _identifiers(experiments: ExperimentList) -> dict[int, str]:
-    return {number: experiment.identifier for number, experiment in enumerate(experiments)}

@@ -56,7 +56,7 @@ def test_round_trip(tmp_path_factory, parts):
     folder = tmp_path_factory.mktemp("table")
     written = [save_part(folder, str(i), part) for i, part in enumerate(parts)]
     assert [save_part(folder, str(i), part) for i, part in enumerate(parts)] == written  # the same bytes
-    assert [finished_part(folder, str(i)) for i in range(len(parts))] == written
+    assert [finished_part(folder, str(i)) for i in range(len(parts))] == [(part, None) for part in written]
     write_manifest(folder, written, {0: "abc"}, {"order": "frame"})
     table = pickle.loads(pickle.dumps(PartitionedTable(folder)))
     parts = [part for part in parts if len(part["id"])]
@@ -78,8 +78,9 @@ def test_round_trip(tmp_path_factory, parts):
         assert np.array_equal(whole, np.concatenate([part["panel"] for part in parts]))
 
 
-def test_floats_are_rounded_to_single_precision(tmp_path):
-    save_part(tmp_path, "a", {"counts": np.array([1 / 3, 1e-30])})
+def test_floats_are_rounded_to_single_precision_and_notes_are_not(tmp_path):
+    part = save_part(tmp_path, "a", {"counts": np.array([1 / 3, 1e-30])}, {"x": [1 / 3, None]})
+    assert finished_part(tmp_path, "a") == (part, {"x": [1 / 3, None]})
     assert (read_part(tmp_path / "a.h5")["counts"] == np.array([1 / 3, 1e-30]).astype(np.float32)).all()
 
 
