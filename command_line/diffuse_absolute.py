@@ -33,6 +33,7 @@ phil_scope = parse(
     """
 include scope dials_diffuse.phil_scope.absolute.phil_scope
 include scope dials_diffuse.phil_scope.merge.phil_scope
+include scope dials_diffuse.phil_scope.mp.local_scope
 output {
   experiments = absolute.expt
     .type = path

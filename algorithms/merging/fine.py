@@ -26,7 +26,8 @@ from dials_diffuse.algorithms.extraction.extract import extract
 from dials_diffuse.algorithms.scaling.apply import apply_models
 from dials_diffuse.algorithms.scaling.exclude_images import exclude_images
 from dials_diffuse.algorithms.scaling.observations import scaled_observations
-from dials_diffuse.algorithms.scaling.outliers import find_outliers
+from dials_diffuse.algorithms.scaling.outliers import REASON, find_outliers
+from dials_diffuse.algorithms.scaling.partitions import VoxelPartitions
 from dials_diffuse.dataset import Dataset, forget_identifiers, models_and_reflections, read_diffuse_header
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.parallel import Mp
@@ -131,7 +132,7 @@ def fine_dataset(
     apply_models(whole)
     exclude_images(whole, None)  # those that the scans tell of
     outliers = outliers_scope.fetch(source=parse(scaling[-1].parameters)).extract().outlier
-    _reject_outliers(whole, outliers)
+    _reject_outliers(whole, outliers, mp)
     return whole
 
 
@@ -261,10 +262,11 @@ def _joined(tables: list[flex.reflection_table], identifiers: list[str]) -> flex
     return joined
 
 
-def _reject_outliers(dataset: Dataset, params: libtbx.phil.scope_extract) -> None:
+def _reject_outliers(dataset: Dataset, params: libtbx.phil.scope_extract, mp: Mp) -> None:
     """Flag the outliers."""
-    observations = scaled_observations(dataset)
-    outliers = find_outliers(observations, dataset.grid, params)
+    partitions = VoxelPartitions.of(scaled_observations(dataset), mp)
+    find_outliers(partitions, dataset.grid, params)
     rejected = np.zeros(len(dataset.observations), dtype=bool)
-    rejected[observations.rows[~outliers.kept]] = True
+    for partition in partitions.partitions:
+        rejected[partition.observations.rows[partition.get(REASON) > 0]] = True
     dataset.observations.set_flags(flumpy.from_numpy(rejected), dataset.observations.flags.outlier_in_scaling)

@@ -1,24 +1,36 @@
-"""From scaled observations to the map."""
+"""From scaled observations to the map.
+
+Observations are looked at by partitions of whole voxels (scaling/partitions.py), a few times: for what is known of all
+voxels together (scaling/expectation.py), then to merge the voxels of each, to divide them into half sets and to see how
+they scatter. What comes back of a partition is a record a voxel (:func:`voxel_record`, 88 to 100 bytes) and sums over
+the voxels of each shell. So memory is that of some partitions, of about 250 bytes for every merged voxel while
+statistics are made, and of one slab of the map (map_file.py); observations on disk add nothing to it, but for the
+sample that the symmetry is tested on (symmetry.py).
+"""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import libtbx.phil
 import numpy as np
 from dials.array_family import flex
-from dxtbx import flumpy
+from dials.util import Sorry
+from dxtbx.model.experiment_list import ExperimentList
 
-from dials_diffuse.algorithms.merging import symmetry
 from dials_diffuse.algorithms.merging.groups import check_kind, group_of_observations, possible_kinds
-from dials_diffuse.algorithms.merging.halves import half_sets
+from dials_diffuse.algorithms.merging.halves import half_sets, sweeps_in_first_half
+from dials_diffuse.algorithms.merging.scaled import column_of, scaled_partitions
 from dials_diffuse.algorithms.merging.scatter import scatter
-from dials_diffuse.algorithms.merging.statistics import MergingStatistics, merging_statistics
-from dials_diffuse.algorithms.merging.symmetry import SymmetryTest
+from dials_diffuse.algorithms.merging.statistics import MergingStatistics, Regions, merging_statistics
+from dials_diffuse.algorithms.merging.symmetry import SymmetryTest, test_symmetry
 from dials_diffuse.algorithms.scaling import observations as scaling_observations
-from dials_diffuse.algorithms.scaling.expectation import merge_part, merge_voxels
-from dials_diffuse.algorithms.scaling.observations import scaled_observations
+from dials_diffuse.algorithms.scaling.expectation import RadialPrior, merge_part, merge_with_prior, radial_prior
+from dials_diffuse.algorithms.scaling.observations import NOTHING, GroupedObservations
+from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions
 from dials_diffuse.dataset import Dataset
 from dials_diffuse.grid import GlobalGrid, miller_index_from_numpy
 
@@ -26,6 +38,12 @@ logger = logging.getLogger("dials.diffuse.merging")
 
 #: What the observations must have, see docs/data_model.md.
 COLUMNS = (*scaling_observations.COLUMNS, *scaling_observations.SCALED_COLUMNS, "num_pixels.valid")
+
+#: Observations of a partition that are worked on at a time: what fits into a processor's cache.
+AT_A_TIME = 60_000
+
+#: What is put with a partition.
+MERGED = "merged"
 
 
 @dataclass
@@ -109,7 +127,7 @@ def merge(dataset: Dataset, params: libtbx.phil.scope_extract) -> MergedMap:
     dataset : Dataset
         With the columns :data:`COLUMNS`.
     params : libtbx.phil.scope_extract
-        Of :data:`dials_diffuse.command_line.diffuse_merge.phil_scope`.
+        Of :data:`dials_diffuse.command_line.diffuse_merge.phil_scope`. Temporary files are beside ``output.map``.
 
     Returns
     -------
@@ -120,52 +138,146 @@ def merge(dataset: Dataset, params: libtbx.phil.scope_extract) -> MergedMap:
     Sorry
         If there are no observations, or they can not be divided into the half sets that were asked for.
     """
-    options = params.merging
-    dataset = replace(dataset, grid=replace(dataset.grid, friedel_apart=options.friedel == "apart"))
-    observations = scaled_observations(dataset)
-    check_kind(options.halves, dataset, observations)
-    pixels = flumpy.to_numpy(dataset.observations["num_pixels.valid"])[observations.rows].astype(np.int64)
-    q = dataset.grid.q(observations.voxels)
-    whole = merge_voxels(observations, q)
-    scatters = {}
-    for kind in possible_kinds(dataset, observations):
-        groups = group_of_observations(kind, dataset, observations)
-        scatters[kind] = scatter(observations, q, whole, groups)
-        if kind == options.halves:
-            in_first = half_sets(kind, observations, groups, options.seed)
-    halves = [merge_part(observations, q, whole, part) for part in (in_first, ~in_first)]
-    statistics = merging_statistics(
-        dataset.grid,
-        observations.voxels,
-        (whole.intensity, whole.variance, observations.multiplicity),
-        whole.prior.mean_at(q),
-        scatters,
+    grid = replace(dataset.grid, friedel_apart=params.merging.friedel == "apart")
+    dataset = replace(dataset, grid=grid)
+    with scaled_partitions(dataset, params.mp, Path(params.output.map).parent) as partitions:
+        return _merge(partitions, grid, dataset.experiments, params.merging)
+
+
+def _merge(
+    partitions: VoxelPartitions, grid: GlobalGrid, experiments: ExperimentList, options: libtbx.phil.scope_extract
+) -> MergedMap:
+    response = sum(partitions.map(partial(_response_of_sweeps, len(experiments)), "Sweeps"))
+    n_sweeps = np.count_nonzero(response)
+    if not n_sweeps:
+        raise Sorry(NOTHING)
+    check_kind(options.halves, grid, n_sweeps)
+    merging = _Merging(
+        Regions(grid, options.n_shells, options.halo_radius),
+        radial_prior(partitions, grid),
+        tuple(possible_kinds(grid, n_sweeps)),
         options.halves,
-        options.n_shells,
-        options.halo_radius,
+        sweeps_in_first_half(response, options.seed),
+        options.seed,
     )
-    logger.info(
-        "Merged %d observations into %d voxels (%s)\n\n%s", len(observations.rows), len(q), dataset.grid, statistics
+    numbers, agreements = zip(*partitions.map(merging, "Merging"))
+    voxels = _gathered(partitions, grid, sum(numbers), voxel_record(merging.kinds))
+    statistics = merging_statistics(
+        merging.regions,
+        voxels["index"],
+        (voxels["intensity"], voxels["variance"], voxels["multiplicity"]),
+        merging.prior.mean_at(grid.q(voxels["index"])),
+        {kind: voxels.pop(f"variance_{kind}") for kind in merging.kinds},
+        dict(zip(merging.kinds, sum(agreements))),
+        options.halves,
     )
+    n = voxels["multiplicity"].sum()
+    logger.info("Merged %d observations into %d voxels (%s)\n\n%s", n, sum(numbers), grid, statistics)
     _warn_of_mates(statistics)
-    tested = symmetry.test_symmetry(dataset) if options.test_symmetry else None
-    if tested is not None:
-        logger.info("\n%s", tested)
-        if tested.warning:
-            logger.warning("%s", tested.warning)
-    return MergedMap(
-        dataset.grid,
-        observations.voxels,
-        whole.intensity,
-        whole.variance,
-        observations.multiplicity,
-        observations.sum(pixels),
-        *halves[0],
-        *halves[1],
-        statistics,
-        np.unique([round(experiment.beam.get_wavelength(), 9) for experiment in dataset.experiments]),
-        tested,
+    tested = test_symmetry(partitions, grid, experiments) if options.test_symmetry else None
+    wavelengths = np.unique([round(experiment.beam.get_wavelength(), 9) for experiment in experiments])
+    return MergedMap(grid=grid, **voxels, statistics=statistics, wavelengths=wavelengths, symmetry=tested)
+
+
+def _response_of_sweeps(n: int, partition: Partition, observations: GroupedObservations) -> np.ndarray:
+    """Total response of each experiment, shape (n,)."""
+    return np.bincount(observations.experiment, observations.response, n)
+
+
+def voxel_record(kinds: tuple[str, ...]) -> np.dtype:
+    """What is kept of a voxel: attributes of :class:`MergedMap`, and the variances by kinds of groups.
+
+    Those are for statistics alone, and rough: single precision is enough.
+    """
+    names = ("intensity", "variance", "half_1", "half_1_variance", "half_2", "half_2_variance")
+    return np.dtype(
+        [("index", "i4", 3), ("multiplicity", "i8"), ("pixels", "i8")]
+        + [(name, "f8") for name in names]
+        + [(f"variance_{kind}", "f4") for kind in kinds]
     )
+
+
+@dataclass(frozen=True)
+class _Merging:
+    """Merges partitions.
+
+    Attributes
+    ----------
+    regions : Regions
+    prior : RadialPrior
+    kinds : tuple of str
+        Of groups.
+    halves : str
+        The kind that half sets are of.
+    sweeps : ndarray, shape (experiments,), bool
+        Those in the first half set, if whole sweeps are divided.
+    seed : int
+    """
+
+    regions: Regions
+    prior: RadialPrior
+    kinds: tuple[str, ...]
+    halves: str
+    sweeps: np.ndarray
+    seed: int
+
+    def __call__(self, partition: Partition, observations: GroupedObservations) -> tuple[int, np.ndarray]:
+        """Put records of the voxels with the partition.
+
+        Returns
+        -------
+        int
+            Number of voxels.
+        ndarray, shape (kinds, 5, n_shells, 2)
+            By kind, what :meth:`Regions.sums` gives of them.
+        """
+        found = np.zeros(len(observations.voxels), voxel_record(self.kinds))
+        agreements = np.zeros((len(self.kinds), *self.regions.sums_shape))
+        own, pixels = (column_of(partition, name) for name in ("miller_index", "num_pixels.valid"))
+        for voxels, rows, part in observations.parts(AT_A_TIME):
+            agreements += self._part(part, own[rows], pixels[rows], found[voxels])
+        partition.put(MERGED, found)
+        return len(found), agreements
+
+    def _part(self, part: GroupedObservations, own: np.ndarray, pixels: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """Fill in records; the sums of these voxels."""
+        grid = self.regions.grid
+        q = grid.q(part.voxels)
+        whole = merge_with_prior(part, q, self.prior)
+        found["index"], found["multiplicity"], found["pixels"] = (
+            part.voxels,
+            part.multiplicity,
+            part.sum(pixels.astype(np.int64)),
+        )
+        found["intensity"], found["variance"] = whole.intensity, whole.variance
+        agreements = []
+        for kind in self.kinds:
+            groups = group_of_observations(kind, grid, part, own)
+            scattered = scatter(part, q, whole, groups)
+            found[f"variance_{kind}"] = scattered.variance
+            agreements.append(self.regions.sums(part.voxels, scattered))
+            if kind == self.halves:
+                first = half_sets(kind, grid, part, groups, self.sweeps, self.seed)
+        for name, chosen in (("half_1", first), ("half_2", ~first)):
+            found[name], found[f"{name}_variance"] = merge_part(part, q, whole, chosen)
+        return np.array(agreements)
+
+
+def _gathered(partitions: VoxelPartitions, grid: GlobalGrid, m: int, record: np.dtype) -> dict[str, np.ndarray]:
+    """The records of all partitions as arrays, shape (m,) or (m, 3), in the order of the voxels' keys."""
+    columns = {name: np.empty((m, *record[name].shape), record[name].base) for name in record.names}
+    begin = 0
+    for partition in partitions.partitions:
+        found = partition.get(MERGED)
+        partition.drop(MERGED)
+        for name, values in columns.items():
+            values[begin : begin + len(found)] = found[name]
+        begin += len(found)
+    keys = grid.index2key(columns["index"])
+    if (keys[1:] > keys[:-1]).all():
+        return columns
+    order = np.argsort(keys)  # partitions are of the Laue group, the voxels of the point group
+    return {name: columns.pop(name)[order] for name in record.names}
 
 
 def _warn_of_mates(statistics: MergingStatistics) -> None:

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import gammaln, xlogy
 
-from dials_diffuse.algorithms.merging.groups import in_chunks
-from dials_diffuse.algorithms.scaling.expectation import MergedVoxels
+from dials_diffuse.algorithms.merging.groups import number_groups
+from dials_diffuse.algorithms.scaling.expectation import MergedVoxels, RadialPrior
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 
 
@@ -65,16 +65,18 @@ def scatter(observations: GroupedObservations, q: np.ndarray, whole: MergedVoxel
     groups : ndarray, shape (n,), int
         Of :func:`dials_diffuse.algorithms.merging.groups.group_of_observations`.
     """
+    number, first = number_groups(observations, groups)
+    several = np.diff(first) > 1
     columns = np.zeros((6, len(q)))
     columns[0] = np.nan
-    for voxels, _, part, number, first in in_chunks(observations, groups):
-        several = np.diff(first) > 1
-        if several.any():
-            columns[:, voxels][:, several] = _of_chunk(part, q[voxels], whole.prior, number, first)[:, several]
+    if several.any():
+        columns[:, several] = _of_voxels(observations, q, whole.prior, number, first)[:, several]
     return Scatter(*columns)
 
 
-def _of_chunk(part: GroupedObservations, q: np.ndarray, prior, number: np.ndarray, first: np.ndarray) -> np.ndarray:
+def _of_voxels(
+    part: GroupedObservations, q: np.ndarray, prior: RadialPrior, number: np.ndarray, first: np.ndarray
+) -> np.ndarray:
     """The columns of :class:`Scatter`, without regard to voxels with one group; shape (6, voxels)."""
     n_groups = np.diff(first)
 

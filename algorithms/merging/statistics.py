@@ -14,7 +14,15 @@ from dials_diffuse.algorithms.merging.halo import in_halo
 from dials_diffuse.algorithms.merging.scatter import Scatter
 from dials_diffuse.grid import GlobalGrid
 
-__all__ = ["Agreement", "MergingStatistics", "Shell", "ShellStatistics", "merging_statistics", "possible_voxels"]
+__all__ = [
+    "Agreement",
+    "MergingStatistics",
+    "Regions",
+    "Shell",
+    "ShellStatistics",
+    "merging_statistics",
+    "possible_voxels",
+]
 
 #: What statistics of groups (see groups.py) are called.
 NAMES = {"observation": "observation", "sweep": "sweep", "operation": "laue", "friedel": "friedel"}
@@ -169,50 +177,88 @@ class MergingStatistics(ShellStatistics):
         )
 
 
+#: What is summed over the voxels of a region: attributes of Scatter.
+SUMMED = ("chi_squared", "degrees_of_freedom", "deviation", "expected_deviation", "photons")
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Shells of equal volume up to the grid's d_min, each in two parts: between Bragg points, and next to them.
+
+    Attributes
+    ----------
+    grid : GlobalGrid
+    n_shells : int
+    halo_radius : float
+        See :func:`dials_diffuse.algorithms.merging.halo.in_halo`.
+    """
+
+    grid: GlobalGrid
+    n_shells: int
+    halo_radius: float = 1.0
+
+    @property
+    def edges(self) -> np.ndarray:
+        """Limits of the shells in |q|, shape (n_shells + 1,), 1/Angstrom."""
+        return (np.arange(self.n_shells + 1) / self.n_shells) ** (1 / 3) / self.grid.d_min
+
+    def of(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the shells of voxels, and whether they are next to a Bragg point, shape (m,) each."""
+        return shell_numbers(self.grid.q(index), self.edges), in_halo(self.grid, index, self.halo_radius)
+
+    @property
+    def sums_shape(self) -> tuple[int, int, int]:
+        return len(SUMMED), self.n_shells, 2
+
+    def sums(self, index: np.ndarray, scatter: Scatter) -> np.ndarray:
+        """Sums of :data:`SUMMED` over voxels of the given index, shape (m, 3); shape (5, n_shells, 2)."""
+        shell, halo = self.of(index)
+        sums = [np.bincount(2 * shell + halo, getattr(scatter, name), 2 * self.n_shells) for name in SUMMED]
+        return np.reshape(sums, self.sums_shape)
+
+
 def merging_statistics(
-    grid: GlobalGrid,
+    regions: Regions,
     index: np.ndarray,
     merged: tuple[np.ndarray, np.ndarray, np.ndarray],
     isotropic: np.ndarray,
-    scatters: dict[str, Scatter],
+    variances: dict[str, np.ndarray],
+    agreements: dict[str, np.ndarray],
     halves: str,
-    n_shells: int,
-    halo_radius: float = 1.0,
 ) -> MergingStatistics:
     """Statistics of merged voxels.
 
     Parameters
     ----------
-    grid : GlobalGrid
+    regions : Regions
     index : ndarray, shape (m, 3), int
         The voxels, in the asymmetric unit.
     merged : tuple of 3 ndarray, shape (m,)
         Intensity, its variance, number of observations.
     isotropic : ndarray, shape (m,)
         Mean intensity at the voxels' |q|.
-    scatters : dict of str to Scatter
-        By kind of groups: ``observation`` and others.
+    variances : dict of str to ndarray, shape (m,)
+        Variances of the intensities by scatter (:attr:`Scatter.variance`), by kind of groups: ``observation`` and
+        others.
+    agreements : dict of str to ndarray, shape (5, n_shells, 2)
+        By kind of groups, what :meth:`Regions.sums` gives of all voxels.
     halves : str
         The kind that ``cc_half`` is of.
-    n_shells : int
-        Shells of equal volume up to the grid's d_min.
-    halo_radius : float
-        See :func:`dials_diffuse.algorithms.merging.halo.in_halo`.
     """
-    edges = (np.arange(n_shells + 1) / n_shells) ** (1 / 3) / grid.d_min
-    number = shell_numbers(grid.q(index), edges)
-    halo = in_halo(grid, index, halo_radius)
-    possible = completeness(grid, index, edges, halo_radius)
+    grid, edges, n_shells = regions.grid, regions.edges, regions.n_shells
+    number, halo = regions.of(index)
+    possible = completeness(grid, index, edges, regions.halo_radius)
 
-    def of(chosen: np.ndarray, q_min: float, q_max: float, n_possible: int) -> Shell:
+    def of(chosen: np.ndarray, shells: slice, parts: slice, n_possible: int) -> Shell:
         intensity, variance, multiplicity = (array[chosen] for array in merged)
         deviation = intensity - isotropic[chosen]
-        by_scatter = {kind: found.variance[chosen] for kind, found in scatters.items()}
+        by_scatter = {kind: found[chosen].astype(float) for kind, found in variances.items()}
         correlations = {
             "cc_half": correlation(intensity, by_scatter[halves]),
             "cc_half_anisotropic": correlation(deviation, by_scatter[halves]),
-            **{f"cc_{NAMES[kind]}": correlation(deviation, by_scatter[kind]) for kind in scatters},
+            **{f"cc_{NAMES[kind]}": correlation(deviation, found) for kind, found in by_scatter.items()},
         }
+        q_min, q_max = edges[shells.start], edges[shells.stop]
         return Shell(
             d_max=1 / q_min if q_min > 0 else float("inf"),
             d_min=1 / q_max,
@@ -222,27 +268,30 @@ def merging_statistics(
             mean_intensity=_mean(intensity),
             mean_i_over_sigma=_mean(intensity / np.sqrt(variance)),
             correlations=correlations,
-            agreements={NAMES[kind]: _agreement(found, chosen) for kind, found in scatters.items()},
+            agreements={
+                NAMES[kind]: _agreement(*sums[:, shells, parts].sum(axis=(1, 2))) for kind, sums in agreements.items()
+            },
         )
 
-    def by_shell(chosen: np.ndarray, n_possible: np.ndarray) -> tuple[list[Shell], Shell]:
-        shells = [of(chosen & (number == i), edges[i], edges[i + 1], n_possible[i]) for i in range(n_shells)]
-        return shells, of(chosen, 0.0, edges[-1], n_possible.sum())
+    def by_shell(chosen: np.ndarray, parts: slice, n_possible: np.ndarray) -> tuple[list[Shell], Shell]:
+        shells = [of(chosen & (number == i), slice(i, i + 1), parts, n_possible[i]) for i in range(n_shells)]
+        return shells, of(chosen, slice(0, n_shells), parts, n_possible.sum())
 
     return MergingStatistics(
-        *by_shell(np.ones(len(index), dtype=bool), possible.halo + possible.between),
+        *by_shell(np.ones(len(index), dtype=bool), slice(0, 2), possible.halo + possible.between),
         halves=halves,
-        halo=ShellStatistics(*by_shell(halo, possible.halo)),
-        between=ShellStatistics(*by_shell(~halo, possible.between)),
+        halo=ShellStatistics(*by_shell(halo, slice(1, 2), possible.halo)),
+        between=ShellStatistics(*by_shell(~halo, slice(0, 1), possible.between)),
         completeness=possible,
     )
 
 
-def _agreement(scatter: Scatter, chosen: np.ndarray) -> Agreement:
-    names = ("chi_squared", "degrees_of_freedom", "deviation", "expected_deviation", "photons")
-    chi_squared, freedom, deviation, expected, photons = (getattr(scatter, name)[chosen].sum() for name in names)
+def _agreement(
+    chi_squared: float, freedom: float, deviation: float, expected_deviation: float, photons: float
+) -> Agreement:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return Agreement(*(float(x) for x in (chi_squared / freedom, freedom, deviation / photons, expected / photons)))
+        found = chi_squared / freedom, freedom, deviation / photons, expected_deviation / photons
+    return Agreement(*(float(x) for x in found))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -31,16 +31,20 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 
 import numpy as np
-from cctbx import crystal, sgtbx
+from cctbx import crystal
 from cctbx.sgtbx.lattice_symmetry import metric_subgroups
 from dials.util import tabulate
+from dxtbx.model.experiment_list import ExperimentList
 
+from dials_diffuse.algorithms.merging.scaled import column_of
 from dials_diffuse.algorithms.scaling.expectation import between_voxel_variance, merge_voxels, radial_bins
-from dials_diffuse.algorithms.scaling.observations import GroupedObservations, scaled_observations
-from dials_diffuse.dataset import Dataset
+from dials_diffuse.algorithms.scaling.observations import ARRAYS, GroupedObservations
+from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions
 from dials_diffuse.grid import GlobalGrid, lattice_group
+from dials_diffuse.random_numbers import random_of_keys
 
 logger = logging.getLogger("dials.diffuse.merging")
 
@@ -59,6 +63,12 @@ BLOCKS = 200
 
 #: Least spread of intensities, relative to their mean, that is reckoned with.
 LEAST_CONTRAST = 0.01
+
+#: Observations that are tested; many more tell no more.
+ENOUGH, SEED = 2_000_000, 0
+
+#: Indices are less than half of this.
+SPAN = 1 << 20
 
 #: Less than this share of the voxels with several visits do not tell C_1: their single observations do then.
 LEAST_VISITED = 0.05
@@ -250,25 +260,31 @@ class SymmetryTest:
         return f"Symmetry of the diffuse scattering:\n{elements}\n\nSubgroups of the lattice's symmetry:\n{groups}"
 
 
-def test_symmetry(dataset: Dataset) -> SymmetryTest:
+def test_symmetry(partitions: VoxelPartitions, grid: GlobalGrid, experiments: ExperimentList) -> SymmetryTest:
     """Find the Laue group that scaled observations support, among those compatible with the cell and the grid.
 
     The scales were refined under the assumed group, so the test leans a little towards it.
 
     Parameters
     ----------
-    dataset : Dataset
-        Scaled.
+    partitions : VoxelPartitions
+        Scaled observations. If there are more than :data:`ENOUGH` of them, a sample is tested: at random, but voxels
+        that any symmetry of the lattice makes equivalent are together in it, or not.
+    grid : GlobalGrid
+        Of which they are; its space group is the assumed one.
+    experiments : ExperimentList
 
     Returns
     -------
     SymmetryTest
     """
-    grid = dataset.grid
-    triclinic = replace(grid, space_group=sgtbx.space_group())
-    observations = scaled_observations(replace(dataset, grid=triclinic))
     rotations, subgroups, left_out = lattice_symmetry(grid)
-    comparison = _Comparison(observations, grid, [rotations[key] for key in rotations], _degrees(dataset, observations))
+    n = sum(partitions.map(_number_of_observations, "Symmetry"))
+    choose = partial(_sample, list(rotations.values()), ENOUGH / n)
+    observations = _merged_mates(grid, partitions.gather(choose, "Symmetry"))
+    if len(observations) < n:
+        logger.info("Symmetry is tested on %d of %d observations.", len(observations), n)
+    comparison = _Comparison(observations, grid, list(rotations.values()), _degrees(experiments, observations))
     systematic = SYSTEMATIC if comparison.visited else SYSTEMATIC_UNVISITED
     compared = {name: comparison.element(rotation) for name, rotation in _one_of_inverses(rotations).items()}
     elements = {name: element for name, (element, _) in compared.items()}
@@ -279,7 +295,7 @@ def test_symmetry(dataset: Dataset) -> SymmetryTest:
     test = SymmetryTest(list(elements.values()), scored, left_out, comparison.visited)
     logger.info("\n%s", test)
     if test.warning:
-        logger.warning(test.warning)
+        logger.warning("%s", test.warning)
     return test
 
 
@@ -323,6 +339,50 @@ def lattice_symmetry(grid: GlobalGrid) -> tuple[dict[str, np.ndarray], list[tupl
     return rotations, subgroups, len(left_out)
 
 
+def _number_of_observations(partition: Partition, observations: GroupedObservations) -> int:
+    return len(observations)
+
+
+def _sample(
+    rotations: list[np.ndarray], share: float, partition: Partition, observations: GroupedObservations
+) -> GroupedObservations:
+    """View: a share of the voxels, equivalent ones together; each observation by itself, as one of its own voxel."""
+    own = column_of(partition, "miller_index")
+    if share < 1:
+        keys = _orbit_keys(observations.voxels, rotations)
+        chosen = observations.spread(random_of_keys(keys, SEED) < share)
+        observations, own = observations.select(chosen), own[chosen]
+    return replace(observations, voxels=own, first=np.arange(len(own) + 1))
+
+
+def _merged_mates(grid: GlobalGrid, observations: GroupedObservations) -> GroupedObservations:
+    """Single observations of voxels as those of m voxels that are different in -1."""
+    keys = _friedel_keys(grid, observations.voxels)
+    order = np.argsort(keys, kind="stable")
+    voxels, first = np.unique(keys[order], return_index=True)
+    return replace(
+        observations,
+        **{name: getattr(observations, name)[order] for name in ARRAYS},
+        voxels=grid.key2index(voxels),
+        first=np.append(first, len(order)),
+    )
+
+
+def _friedel_keys(grid: GlobalGrid, index: np.ndarray) -> np.ndarray:
+    """One number for a voxel and its Friedel mate (the box is symmetric about the origin), shape (m,)."""
+    key = grid.index2key(index)
+    return np.maximum(key, np.prod(grid.shape, dtype=np.int64) - 1 - key)
+
+
+def _orbit_keys(index: np.ndarray, rotations: list[np.ndarray]) -> np.ndarray:
+    """One number for an index and all that become of it by a group of rotations and -1, shape (m,)."""
+    keys = np.zeros(len(index), dtype=np.int64)
+    for rotation in (np.eye(3, dtype=np.int64), *rotations):
+        h, k, l = (index @ rotation).T.astype(np.int64)
+        np.maximum(keys, np.abs((h * SPAN + k) * SPAN + l), out=keys)
+    return keys
+
+
 class _Comparison:
     """Voxels in -1, ready to be compared with their images.
 
@@ -342,7 +402,7 @@ class _Comparison:
     ) -> None:
         self.grid = grid
         self.voxels = observations.voxels.astype(np.int64)
-        keys = self._friedel_keys(self.voxels)
+        keys = _friedel_keys(grid, self.voxels)
         self.order = np.argsort(keys)
         self.keys = keys[self.order]
         q = grid.q(self.voxels)
@@ -360,11 +420,6 @@ class _Comparison:
         self.spread = _contrast(self.x, noise, isotropic) * isotropic
         self.weight = self.spread / (self.spread**2 + noise)  # w x_v x_Rv = weight_v x_v weight_Rv x_Rv
         self.block = self._blocks(rotations)
-
-    def _friedel_keys(self, index: np.ndarray) -> np.ndarray:
-        """One number for a voxel and its Friedel mate (the box is symmetric about the origin), shape (m,)."""
-        key = self.grid.index2key(index)
-        return np.maximum(key, np.prod(self.grid.shape, dtype=np.int64) - 1 - key)
 
     def _without_trivial(
         self, isotropic: np.ndarray, noise: np.ndarray, q: np.ndarray, rotations: list[np.ndarray]
@@ -399,17 +454,14 @@ class _Comparison:
     def _blocks(self, rotations: list[np.ndarray]) -> np.ndarray:
         """Block of each voxel, shape (m,): that of the Bragg point nearest to it, equivalent ones in the same."""
         cell = np.floor(self.voxels / self.grid.ndiv + 0.5).astype(np.int64)
-        span = np.abs(cell).max() * 3 + 1  # no rotation in a reduced or conventional basis has a column sum above 3
-        images = [cell @ rotation for rotation in (np.eye(3, dtype=np.int64), *rotations)]
-        keys = [(i[:, 0] * (2 * span + 1) + i[:, 1]) * (2 * span + 1) + i[:, 2] for i in images]
-        _, number = np.unique(np.max(np.abs(keys), axis=0), return_inverse=True)
+        _, number = np.unique(_orbit_keys(cell, rotations), return_inverse=True)
         return np.random.default_rng(0).permutation(number.max() + 1)[number] % BLOCKS
 
     def pairs(self, rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of voxels, and of their images, where both were measured and differ; each shape (k,), int."""
         image = self.voxels @ rotation
         inside = np.flatnonzero((np.abs(image) <= self.grid.n_max).all(axis=1))
-        key = self._friedel_keys(image[inside])
+        key = _friedel_keys(self.grid, image[inside])
         place = np.minimum(np.searchsorted(self.keys, key), len(self.keys) - 1)
         other = self.order[place]
         good = (self.keys[place] == key) & (other != inside)
@@ -677,9 +729,9 @@ def _warning(best: LaueSubgroup, assumed: LaueSubgroup) -> str:
     )
 
 
-def _degrees(dataset: Dataset, observations: GroupedObservations) -> np.ndarray:
+def _degrees(experiments: ExperimentList, observations: GroupedObservations) -> np.ndarray:
     """Rotation of the observations, counted from anywhere; 0 for stills."""
-    widths = [abs(e.scan.get_oscillation()[1]) if e.scan is not None else 0.0 for e in dataset.experiments]
+    widths = [abs(e.scan.get_oscillation()[1]) if e.scan is not None else 0.0 for e in experiments]
     return observations.position[:, 2] * np.array(widths)[observations.experiment]
 
 

@@ -9,8 +9,9 @@ from cctbx import miller, sgtbx
 from dials.util import Sorry
 
 from dials_diffuse.algorithms.merging.groups import check_kind, group_of_observations, possible_kinds
-from dials_diffuse.algorithms.merging.halves import half_sets
-from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.algorithms.merging.halves import half_sets, sweeps_in_first_half
+from dials_diffuse.algorithms.scaling.observations import ARRAYS, GroupedObservations
+from dials_diffuse.grid import miller_index_to_numpy
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,24 @@ def observations(dataset):
 
 
 def halves_of(kind, dataset, observations, seed=0):
-    return half_sets(kind, observations, group_of_observations(kind, dataset, observations), seed)
+    own = miller_index_to_numpy(dataset.observations["miller_index"])[observations.rows]
+    groups = group_of_observations(kind, dataset.grid, observations, own)
+    sweeps = sweeps_in_first_half(np.bincount(observations.experiment, observations.response, 3), seed)
+    return half_sets(kind, dataset.grid, observations, groups, sweeps, seed)
+
+
+@pytest.mark.parametrize("kind", ["observation", "sweep", "operation", "friedel"])
+def test_halves_depend_neither_on_order_nor_on_the_other_voxels(kind, dataset, observations):
+    """Shuffled within voxels, with equal responses here and there; every third voxel alone."""
+    rng = np.random.default_rng(4)
+    tied = replace(observations, response=np.round(observations.response, -1) + 10)
+    half = halves_of(kind, dataset, tied)
+    order = np.lexsort((rng.random(len(tied)), tied.spread(np.arange(len(tied.voxels)))))
+    shuffled = replace(tied, **{name: getattr(tied, name)[order] for name in ARRAYS})
+    np.testing.assert_array_equal(halves_of(kind, dataset, shuffled), half[order])
+    if kind != "sweep":  # which are divided by all of their observations
+        third = tied.spread(np.arange(len(tied.voxels)) % 3 == 0)
+        np.testing.assert_array_equal(halves_of(kind, dataset, tied.select(third)), half[third])
 
 
 @pytest.mark.parametrize("kind", ["observation", "operation"])
@@ -86,18 +104,17 @@ def test_hands(dataset, observations):
     assert 0.3 < half.mean() < 0.7
 
 
-def test_what_can_not_be_divided_is_said(dataset, observations):
-    assert possible_kinds(dataset, observations) == ["observation", "sweep", "operation", "friedel"]
-    one_sweep = observations.select(observations.experiment == 0)
-    apart = replace(dataset, grid=replace(dataset.grid, friedel_apart=True))
-    triclinic = replace(apart, grid=replace(apart.grid, space_group=sgtbx.space_group()))
-    centric = replace(dataset, grid=replace(dataset.grid, space_group=sgtbx.space_group("-P 4")))
-    for kind, data, part, reason in (
-        ("sweep", dataset, one_sweep, "halves=sweep: there is one experiment only"),
-        ("friedel", apart, observations, "Friedel mates are not merged with each other"),
-        ("friedel", centric, observations, "space group P 4/m is centrosymmetric"),
-        ("operation", triclinic, observations, "no two voxels are equivalent in point group P 1"),
+def test_what_can_not_be_divided_is_said(dataset):
+    assert possible_kinds(dataset.grid, 3) == ["observation", "sweep", "operation", "friedel"]
+    apart = replace(dataset.grid, friedel_apart=True)
+    triclinic = replace(apart, space_group=sgtbx.space_group())
+    centric = replace(dataset.grid, space_group=sgtbx.space_group("-P 4"))
+    for kind, grid, n_sweeps, reason in (
+        ("sweep", dataset.grid, 1, "halves=sweep: there is one experiment only"),
+        ("friedel", apart, 3, "Friedel mates are not merged with each other"),
+        ("friedel", centric, 3, "space group P 4/m is centrosymmetric"),
+        ("operation", triclinic, 3, "no two voxels are equivalent in point group P 1"),
     ):
-        assert kind not in possible_kinds(data, part)
+        assert kind not in possible_kinds(grid, n_sweeps)
         with pytest.raises(Sorry, match=reason):
-            check_kind(kind, data, part)
+            check_kind(kind, grid, n_sweeps)

@@ -8,7 +8,7 @@ import pytest
 from cctbx import sgtbx, uctbx
 
 from dials_diffuse.algorithms.merging.scatter import Scatter
-from dials_diffuse.algorithms.merging.statistics import merging_statistics
+from dials_diffuse.algorithms.merging.statistics import MergingStatistics, Regions, merging_statistics
 from dials_diffuse.grid import GlobalGrid
 
 GRID = GlobalGrid(uctbx.unit_cell((20, 20, 20, 90, 90, 90)), sgtbx.space_group_info("P 1").group(), (2, 2, 2), 4.0)
@@ -17,6 +17,13 @@ GRID = GlobalGrid(uctbx.unit_cell((20, 20, 20, 90, 90, 90)), sgtbx.space_group_i
 def scatter_of(variance: np.ndarray) -> Scatter:
     one = np.ones(len(variance))
     return Scatter(variance, 3.3 * one, 3 * one, 2 * one, 2.2 * one, 10 * one)
+
+
+def statistics_of(index, merged, isotropic, scatters, n_shells) -> MergingStatistics:
+    regions = Regions(GRID, n_shells)
+    variances = {kind: found.variance for kind, found in scatters.items()}
+    agreements = {kind: regions.sums(index, found) for kind, found in scatters.items()}
+    return merging_statistics(regions, index, merged, isotropic, variances, agreements, "observation")
 
 
 def test_shells():
@@ -31,7 +38,7 @@ def test_shells():
         "observation": scatter_of((halves[0] - halves[1]) ** 2 / 4),
         "operation": scatter_of(np.full(n, np.nan)),
     }
-    statistics = merging_statistics(GRID, index, merged, np.full(n, 10.0), scatters, "observation", 4)
+    statistics = statistics_of(index, merged, np.full(n, 10.0), scatters, 4)
     assert [shell.completeness for shell in statistics.shells] == [1, 1, 1, 1]
     counts = [shell.voxels for shell in statistics.shells]
     assert statistics.overall.voxels == n == sum(counts)
@@ -64,7 +71,7 @@ def test_shells():
 def test_empty_shells_are_no_error():
     one = np.array([1.0])
     scatters = {"observation": scatter_of(one)}
-    statistics = merging_statistics(GRID, np.array([[2, 0, 0]]), (one, one, one), one, scatters, "observation", 5)
+    statistics = statistics_of(np.array([[2, 0, 0]]), (one, one, one), one, scatters, 5)
     assert sum(shell.voxels for shell in statistics.shells) == 1
     json.dumps(statistics.to_dict(), allow_nan=False)
     assert "nan" in str(statistics)
