@@ -18,7 +18,9 @@ sum(c z^2) has the mean and the variance sum(c), as a Gamma variate of that size
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import libtbx.phil
 import numpy as np
@@ -27,9 +29,11 @@ from dxtbx.model import Detector
 from dxtbx.model.experiment_list import ExperimentList
 from scipy.special import gammaincc, ndtri
 
-from dials_diffuse.algorithms.scaling.expectation import RadialPrior, merge_voxels, posterior_mean
+from dials_diffuse.algorithms.scaling.expectation import RadialPrior, posterior_mean, radial_prior
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions
 from dials_diffuse.algorithms.scaling.tails import equivalent_deviate, root_deviate
+from dials_diffuse.grid import GlobalGrid
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
@@ -46,6 +50,8 @@ LARGE = 30.0
 #: Deviates beyond which an approximation serves, for probabilities vanish.
 FAR = 8.0
 SCATTER = "scatter"
+#: Observations that are worked on at once.
+CHUNK = 50_000
 
 
 @dataclass
@@ -85,16 +91,17 @@ class BadRange:
 
 
 def find_bad_frames(
-    observations: GroupedObservations, q: np.ndarray, experiments: ExperimentList, params: libtbx.phil.scope_extract
+    partitions: VoxelPartitions, grid: GlobalGrid, experiments: ExperimentList, params: libtbx.phil.scope_extract
 ) -> list[BadRange]:
     """Find the frames of scaled observations that fit badly.
 
+    Each round is one look at the observations. In one place there are eight sums for each frame and tile.
+
     Parameters
     ----------
-    observations : GroupedObservations
-        n scaled observations of m voxels, better without outliers.
-    q : ndarray, shape (m,)
-        |q| of the voxels, 1/Angstrom.
+    partitions : VoxelPartitions
+        Looked at as scaled, better without outliers.
+    grid : GlobalGrid
     experiments : ExperimentList
     params : libtbx.phil.scope_extract
         The ``bad_frames`` scope of :mod:`dials_diffuse.phil_scope.outliers`.
@@ -106,15 +113,16 @@ def find_bad_frames(
     """
     frames = _Frames.of(experiments)
     tiles = _Tiles.of(experiments)
-    frame = frames.number(observations)
-    cell = frame * len(tiles) + tiles.number(observations)
-    places, names = tiles.places()
-    prior = merge_voxels(observations, q).prior
+    with np.errstate(divide="ignore", invalid="ignore"):  # there may be no observations
+        prior = radial_prior(partitions, grid)
     bad = np.zeros(frames.n, dtype=bool)
     hits: list[_Hit] = []
     for _ in range(ROUNDS):
-        sums = _sums(observations, q, prior, ~bad[frame], cell, frames.n, places)
-        found = _improbable(sums, frames, params)
+        cells = np.zeros((len(SUMS), frames.n * len(tiles)))
+        compare = partial(_compare, grid, prior, frames, tiles, np.flatnonzero(bad))
+        for cell, sums in partitions.map(compare, "Frames"):
+            cells[:, cell] += sums
+        found = _improbable(cells.reshape(len(SUMS), frames.n, -1), frames, tiles, params)
         off = [hit for hit in found if hit.reason != SCATTER]
         new = _worst(off or found)  # where the signal is wrong the scatter is large as well
         for hit in new:
@@ -122,6 +130,7 @@ def find_bad_frames(
         hits += new
         if not new:
             break
+    names = tiles.places()[1]
     ranges = [_as_range(hit, frames, names) for hit in _joined(hits, frames)]
     _log(ranges)
     return ranges
@@ -165,6 +174,15 @@ class _Frames:
         i = observations.experiment
         within = np.floor(observations.position[:, 2]).astype(np.int64) - self.start[i]
         return self.first[i] + np.clip(within, 0, np.diff(self.first)[i] - 1)
+
+    def groups(self) -> Iterator[np.ndarray]:
+        """The frames to be compared with each other: those of a sweep; those of all experiments with few frames."""
+        counts = np.diff(self.first)
+        for i in np.flatnonzero(counts >= ENOUGH):
+            yield np.arange(self.first[i], self.first[i + 1])
+        few = np.flatnonzero((counts < ENOUGH)[self.experiment])
+        if len(few):
+            yield few
 
 
 @dataclass
@@ -215,14 +233,79 @@ class _Tiles:
         return np.stack([*chosen, np.ones(len(self))], axis=1), [*names, "whole detector"]
 
 
+#: Sums over the observations of a frame on a tile. Of weighted signals: what is observed beyond the expected, what
+#: would be 100 % of it, its variance, and the first and second power of the weights over the expected photons,
+#: background and all. Of squared deviates: observed, what a factor common to the frame would make of 100 %, expected.
+SUMS = ("excess", "signal", "variance", "photons", "photons_2", "squares", "common", "size")
+
+
+def _compare(
+    grid: GlobalGrid,
+    prior: RadialPrior,
+    frames: _Frames,
+    tiles: _Tiles,
+    bad: np.ndarray,
+    partition: Partition,
+    observations: GroupedObservations,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compare observations with their merged intensities.
+
+    Parameters
+    ----------
+    bad : ndarray, int
+        Frames that are left out.
+
+    Returns
+    -------
+    cell : ndarray, shape (k,), int
+        Frame x tiles + tile, of those that have observations here.
+    sums : ndarray, shape (8, k)
+        Their :data:`SUMS`.
+    """
+    frame = frames.number(observations)
+    cells, place = np.unique(frame * len(tiles) + tiles.number(observations), return_inverse=True)
+    kept = ~np.isin(frame, bad)
+    sums = np.zeros((len(SUMS), len(cells)))
+    for _, chosen, part in observations.parts(CHUNK):
+        use, values = _values(part, grid.q(part.voxels), prior, kept[chosen])
+        for row, value in zip(sums, values):
+            row += np.bincount(place[chosen][use], value, len(cells))
+    return cells, sums
+
+
+def _values(
+    part: GroupedObservations, q: np.ndarray, prior: RadialPrior, kept: np.ndarray
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Which observations tell something, shape (n,), bool, and what is summed of these."""
+    u, spread = part.response, part.spread
+    information = kept * u**2 / part.variance(prior.mean_at(q))
+    total = np.maximum(part.sum(information), 1e-300)
+    intensity = part.sum(information * part.signal / u) / total
+    expected = np.maximum(posterior_mean(intensity, 1 / total, q, prior), 1e-3 * prior.mean_at(q))
+    left = 1 - information / spread(total)
+    use = kept & (left > 1e-6)
+    left, information, u = left[use], information[use], u[use]
+    excess = part.signal[use] - u * spread(intensity)[use]
+    signal, variance = u * spread(expected)[use], part.variance(expected)[use]
+    photons = np.maximum(signal + part.noise[use], 1e-9)
+    weight = information / u
+    size = 1 / (2 + variance / photons**2)
+    return use, (
+        weight * excess,
+        weight * signal * left,
+        weight**2 * variance * left,
+        weight * photons,
+        weight**2 * photons,
+        size * excess**2 / (variance * left),
+        size * signal**2 * left / variance,
+        size,
+    )
+
+
 @dataclass
 class _Sums:
-    """Sums over the observations of frames at places on the detector, each shape (frames, places).
-
-    Of weighted signals: what is observed beyond the expected, what would be 100 % of it, its variance, and the first
-    and second power of the weights over the expected photons, background and all. Of squared
-    deviates: observed, without what a factor common to the frame makes, and expected.
-    """
+    """The :data:`SUMS` at places on the detector, each shape (frames, places); of the squares without what a factor
+    common to the frame makes."""
 
     excess: np.ndarray
     signal: np.ndarray
@@ -231,6 +314,14 @@ class _Sums:
     photons_2: np.ndarray
     squares: np.ndarray
     size: np.ndarray
+
+    @classmethod
+    def of(cls, cells: np.ndarray, places: np.ndarray) -> _Sums:
+        """From those of tiles, shape (8, frames, tiles)."""
+        sums = dict(zip(SUMS, cells @ places))
+        whole = sums["excess"][:, -1:] / np.maximum(sums["signal"][:, -1:], 1e-300)
+        sums["squares"] = np.maximum(sums["squares"] - whole**2 * sums.pop("common"), 0)
+        return cls(**sums)
 
     @property
     def known(self) -> np.ndarray:
@@ -247,47 +338,6 @@ class _Sums:
         return _Sums(**{name: add(values) for name, values in vars(self).items()})
 
 
-def _sums(
-    observations: GroupedObservations,
-    q: np.ndarray,
-    prior: RadialPrior,
-    kept: np.ndarray,
-    cell: np.ndarray,
-    n_frames: int,
-    places: np.ndarray,
-) -> _Sums:
-    """Compare the observations that are kept with their merged intensities; ``cell`` = frame x tiles + tile."""
-    u, spread = observations.response, observations.spread
-    information = kept * u**2 / observations.variance(prior.mean_at(q))
-    total = np.maximum(observations.sum(information), 1e-300)
-    intensity = observations.sum(information * observations.signal / u) / total
-    expected = np.maximum(posterior_mean(intensity, 1 / total, q, prior), 1e-3 * prior.mean_at(q))
-    left = 1 - information / spread(total)
-    use = kept & (left > 1e-6)
-    left, information, u, cell = left[use], information[use], u[use], cell[use]
-    excess = observations.signal[use] - u * spread(intensity)[use]
-    signal, variance = u * spread(expected)[use], observations.variance(expected)[use]
-    photons = np.maximum(signal + observations.noise[use], 1e-9)
-    weight = information / u
-    size = 1 / (2 + variance / photons**2)
-
-    def add(values: np.ndarray) -> np.ndarray:
-        return np.bincount(cell, values, minlength=n_frames * len(places)).reshape(n_frames, -1) @ places
-
-    sums = _Sums(
-        excess=add(weight * excess),
-        signal=add(weight * signal * left),
-        variance=add(weight**2 * variance * left),
-        photons=add(weight * photons),
-        photons_2=add(weight**2 * photons),
-        squares=add(size * excess**2 / (variance * left)),
-        size=add(size),
-    )
-    whole = sums.excess[:, -1:] / np.maximum(sums.signal[:, -1:], 1e-300)
-    sums.squares = np.maximum(sums.squares - whole**2 * add(size * signal**2 * left / variance), 0)
-    return sums
-
-
 @dataclass
 class _Hit:
     """A window of frames, from ``start`` to before ``stop``, that is bad at a place."""
@@ -301,36 +351,49 @@ class _Hit:
     n_sigma: float
 
 
-@np.errstate(divide="ignore", invalid="ignore")  # what nothing is known of is not improbable
-def _improbable(sums: _Sums, frames: _Frames, params: libtbx.phil.scope_extract) -> list[_Hit]:
-    """All windows that are bad, overlapping as they are."""
-    found = []
-    experiment = frames.experiment
+def _improbable(cells: np.ndarray, frames: _Frames, tiles: _Tiles, params: libtbx.phil.scope_extract) -> list[_Hit]:
+    """All windows that are bad, overlapping as they are; ``cells``, shape (8, frames, tiles)."""
+    places, _ = tiles.places()
     longest = int(np.max(np.diff(frames.first)))
     widths = [width for width in (*range(1, 9), 12, 16, 24, 32, 48, 64, 96, 128) if width <= max(longest // 3, 1)]
-    limit = -ndtri(FALSE_ALARM / (2 * len(widths) * sums.size.size))
-    counts = np.diff(frames.first)
-    sweep = np.where(counts >= ENOUGH, np.arange(len(counts)), -1)[experiment]  # what is short is one group
-    for width in widths:
-        window = sums.windows(width)
-        within = experiment[: len(window.size)] == experiment[width - 1 :]
-        ratio, deviate = _ratios(window)
-        chi_squared, squares_deviate = _chi_squared(window)
-        known = within[:, None] & window.known
-        group = sweep[: len(window.size)]
-        unusual = np.minimum(np.abs(_against_others(deviate, known, group)), np.abs(deviate))
-        level = _medians(chi_squared, known, group, np.inf)  # without others none is unlike them
-        relative = chi_squared / level
-        scatter = np.minimum(_against_others(squares_deviate, known, group), squares_deviate)
-        usual = np.where(np.isfinite(level), level, 1)
-        wide = np.sqrt(np.maximum(np.maximum(chi_squared, usual), 1))  # where all scatter more, so do sums
-        off = known & (unusual > limit * wide) & (np.abs(ratio - 1) > params.deviation)
-        noisy = known & (window.size > LARGE) & (scatter > limit) & (relative > params.chi_squared)
-        for chosen, score, reasons in ((off, unusual, ("low", "high")), (noisy, scatter, (SCATTER, SCATTER))):
-            for start, place in zip(*np.nonzero(chosen)):
-                values = (float(x[start, place]) for x in (ratio, relative, score))
-                reason = reasons[int(ratio[start, place] > 1)]
-                found.append(_Hit(int(start), int(start) + width, int(place), reason, *values))
+    limit = -ndtri(FALSE_ALARM / (2 * len(widths) * frames.n * places.shape[1]))
+    found = []
+    for group in frames.groups():
+        sums = _Sums.of(cells[:, group], places)
+        for width in widths:
+            found += _improbable_windows(sums, group, frames.experiment[group], width, limit, params)
+    return found
+
+
+@np.errstate(divide="ignore", invalid="ignore")  # what nothing is known of is not improbable
+def _improbable_windows(
+    sums: _Sums,
+    frame: np.ndarray,
+    experiment: np.ndarray,
+    width: int,
+    limit: float,
+    params: libtbx.phil.scope_extract,
+) -> list[_Hit]:
+    """Windows of one width that are unlike the others; ``frame`` and ``experiment``, shape (frames,), of the sums."""
+    window = sums.windows(width)
+    within = experiment[: len(window.size)] == experiment[width - 1 :]
+    ratio, deviate = _ratios(window)
+    chi_squared, squares_deviate = _chi_squared(window)
+    known = within[:, None] & window.known
+    unusual = np.minimum(np.abs(_against_others(deviate, known)), np.abs(deviate))
+    level = _medians(chi_squared, known, np.inf)  # without others none is unlike them
+    relative = chi_squared / level
+    scatter = np.minimum(_against_others(squares_deviate, known), squares_deviate)
+    usual = np.where(np.isfinite(level), level, 1)
+    wide = np.sqrt(np.maximum(np.maximum(chi_squared, usual), 1))  # where all scatter more, so do sums
+    off = known & (unusual > limit * wide) & (np.abs(ratio - 1) > params.deviation)
+    noisy = known & (window.size > LARGE) & (scatter > limit) & (relative > params.chi_squared)
+    found = []
+    for chosen, score, reasons in ((off, unusual, ("low", "high")), (noisy, scatter, (SCATTER, SCATTER))):
+        for start, place in zip(*np.nonzero(chosen)):
+            values = (float(x[start, place]) for x in (ratio, relative, score))
+            reason = reasons[int(ratio[start, place] > 1)]
+            found.append(_Hit(int(frame[start]), int(frame[start]) + width, int(place), reason, *values))
     return found
 
 
@@ -361,23 +424,17 @@ def _chi_squared(window: _Sums) -> tuple[np.ndarray, np.ndarray]:
     return relative, np.where(np.abs(rough) < FAR, -ndtri(gammaincc(size, window.squares)), rough)
 
 
-def _against_others(deviate: np.ndarray, known: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """Deviates about their median over the windows of a sweep, in units of their robust width where that is over 1."""
-    centre = _medians(deviate, known, group, 0.0)
-    width = 1.4826 * _medians(np.abs(deviate - centre), known, group, 0.0)
+def _against_others(deviate: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Deviates about their median over the windows, in units of their robust width where that is over 1."""
+    centre = _medians(deviate, known, 0.0)
+    width = 1.4826 * _medians(np.abs(deviate - centre), known, 0.0)
     return (deviate - centre) / np.maximum(width, 1)
 
 
-def _medians(values: np.ndarray, known: np.ndarray, group: np.ndarray, default: float) -> np.ndarray:
-    """Median over the windows of a sweep, column by column; same shape. ``default`` where there are few."""
-    medians = np.full(values.shape, default)
-    for number in np.unique(group):
-        rows = group == number
-        for column in range(values.shape[1]):
-            chosen = values[rows, column][known[rows, column]]
-            if len(chosen) >= ENOUGH:
-                medians[rows, column] = np.median(chosen)
-    return medians
+def _medians(values: np.ndarray, known: np.ndarray, default: float) -> np.ndarray:
+    """Medians over the windows, column by column, shape (columns,); ``default`` where there are few."""
+    columns = (column[chosen] for column, chosen in zip(values.T, known.T))
+    return np.array([np.median(column) if len(column) >= ENOUGH else default for column in columns])
 
 
 def _worst(hits: list[_Hit]) -> list[_Hit]:

@@ -8,6 +8,7 @@ from all of these.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,8 @@ from dials_diffuse.grid import GlobalGrid
 
 #: Voxels that the robust estimates of a class are made from, at most.
 SAMPLE = 5_000
+#: Voxels that are looked up at once.
+CHUNK = 500_000
 #: Tukey's cut, in sigma.
 CUT = 6.0
 
@@ -31,7 +34,12 @@ class LocalPrior:
 
 
 def local_prior(
-    intensity: np.ndarray, variance: np.ndarray, voxels: np.ndarray, grid: GlobalGrid, q: np.ndarray
+    intensity: np.ndarray,
+    variance: np.ndarray,
+    keys: np.ndarray,
+    neighbours: Iterable[np.ndarray],
+    grid: GlobalGrid,
+    q: np.ndarray,
 ) -> LocalPrior:
     """Expectations from the neighbours of each voxel.
 
@@ -39,8 +47,10 @@ def local_prior(
     ----------
     intensity, variance : ndarray, shape (m,)
         Robust means of the voxels, and their variances by counting; variance inf where there is none.
-    voxels : ndarray, shape (m, 3), int
-        In the asymmetric unit, ordered by their keys as in GroupedObservations.
+    keys : ndarray, shape (m,), int64
+        Of the voxels, increasing.
+    neighbours : iterable of ndarray, shape (6, k), int64
+        By :func:`neighbour_keys`, of one run of the voxels after the other.
     grid : GlobalGrid
     q : ndarray, shape (m,)
         |q| of the voxels, 1/Angstrom.
@@ -52,9 +62,9 @@ def local_prior(
     with np.errstate(invalid="ignore"):
         credibility = between / (between + variance)
         expected = mean + np.where(credibility > 0, credibility * (np.maximum(intensity, 0) - mean), 0)
-    around = _median_of_neighbours(expected, voxels, grid)
+    around = _median_of_neighbours(expected, keys, neighbours)
     around = np.where(np.isfinite(around), np.maximum(around, 0.01 * mean), mean)
-    classes = _classes(voxels, grid, q)
+    classes = _classes(keys, grid, q)
     ratio, scatter = robust_moments(classes, intensity / around, variance / around**2)
     return LocalPrior(around * ratio[classes], around**2 * scatter[classes])
 
@@ -110,27 +120,32 @@ def _variance(squares: np.ndarray, noise: np.ndarray) -> float:
     return max(float(max(found)), 1e-4 * float(np.median(squares)))
 
 
-def _median_of_neighbours(values: np.ndarray, voxels: np.ndarray, grid: GlobalGrid) -> np.ndarray:
-    """Median over the six voxels that share a face with each; NaN where none was measured. Shape (m,)."""
-    keys = grid.index2key(voxels)
-    around = np.full((6, len(values)), np.nan)
-    for i, step in enumerate(np.concatenate([np.eye(3, dtype=int), -np.eye(3, dtype=int)])):
-        neighbours = voxels + step
-        inside = np.flatnonzero(grid.contains(neighbours))
-        wanted = grid.index2key(grid.map_to_asu(neighbours[inside]))
+def neighbour_keys(voxels: np.ndarray, grid: GlobalGrid) -> np.ndarray:
+    """Keys of the representatives of the six voxels that share a face with each, shape (6, m), -1 beyond the grid."""
+    steps = np.concatenate([np.eye(3, dtype=np.int32), -np.eye(3, dtype=np.int32)])
+    return np.stack([grid.asu_keys(voxels + step) for step in steps])
+
+
+def _median_of_neighbours(values: np.ndarray, keys: np.ndarray, neighbours: Iterable[np.ndarray]) -> np.ndarray:
+    """Median over the neighbours of each voxel; NaN where none was measured. Shape (m,)."""
+    medians = []
+    for wanted in neighbours:
         place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        found = keys[place] == wanted
-        around[i, inside[found]] = values[place[found]]
-    around.sort(axis=0)  # NaN last; nanmedian is many times slower
-    n = np.isfinite(around).sum(axis=0)
-    column = np.arange(len(values))
-    return (around[np.maximum(n - 1, 0) // 2, column] + around[np.minimum(n // 2, 5), column]) / 2
+        around = np.where(keys[place] == wanted, values[place], np.nan)
+        around.sort(axis=0)  # NaN last; nanmedian is many times slower
+        n = np.isfinite(around).sum(axis=0)
+        column = np.arange(around.shape[1])
+        medians.append((around[np.maximum(n - 1, 0) // 2, column] + around[np.minimum(n // 2, 5), column]) / 2)
+    return np.concatenate(medians)
 
 
-def _classes(voxels: np.ndarray, grid: GlobalGrid, q: np.ndarray) -> np.ndarray:
+def _classes(keys: np.ndarray, grid: GlobalGrid, q: np.ndarray) -> np.ndarray:
     """Class of each voxel, shape (m,): on, next to, and away from the points of the lattice, each in bins of |q|."""
     ndiv = np.asarray(grid.ndiv)
-    away = np.minimum(np.abs((voxels + ndiv // 2) % ndiv - ndiv // 2).max(axis=1), 2)
+    away = np.empty(len(q), dtype=np.int8)
+    for begin in range(0, len(keys), CHUNK):
+        voxels = grid.key2index(keys[begin : begin + CHUNK])
+        away[begin : begin + CHUNK] = np.minimum(np.abs((voxels + ndiv // 2) % ndiv - ndiv // 2).max(axis=1), 2)
     classes = np.empty(len(q), dtype=np.int64)
     n = 0
     for i in range(3):

@@ -2,76 +2,124 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
+
 import numpy as np
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.scaling.error_model import scatter
-from dials_diffuse.algorithms.scaling.expectation import merge_voxels
+from dials_diffuse.algorithms.scaling.expectation import RadialPrior, merge_with_prior, radial_prior
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.algorithms.scaling.panel_tiles import PanelTiles
+from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions, total
+from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.stills import is_still
 
 #: Tiles along the longest edge of a detector; bins of rotation of a sweep; bins of |q|.
 TILES, ROTATIONS, SHELLS = 32, 40, 40
+#: Observations that are worked on at once.
+CHUNK = 50_000
 
 
-def residual_report(observations: GroupedObservations, q: np.ndarray, experiments: ExperimentList) -> dict:
+def residual_report(partitions: VoxelPartitions, grid: GlobalGrid, experiments: ExperimentList) -> dict:
     """Mean residuals in units of their standard deviation, and reduced chi-squared, over places, rotation and |q|.
 
     Parameters
     ----------
-    observations : GroupedObservations
-        Scaled; n of m voxels that were observed more than once.
-    q : ndarray, shape (m,)
-        |q| of the voxels, 1/Angstrom.
+    partitions : VoxelPartitions
+        Looked at as scaled, and the voxels that were observed more than once.
+    grid : GlobalGrid
+    experiments : ExperimentList
 
     Returns
     -------
     dict
         JSON-ready: ``detector`` (``panels``: edges ``fast`` and ``slow`` of tiles in pixels, and rows of tiles),
-        ``phi`` (an entry for each sweep, degrees), ``q``; each with ``mean``, ``chi_squared``.
+        ``phi`` (an entry for each sweep, degrees), ``q``; each with ``mean``, ``chi_squared``, ``observations``. Empty
+        if there are no observations.
     """
-    deviate, squares, freedom = np.empty((3, len(observations.rows)))
-    for part in scatter(observations, q, merge_voxels(observations, q)):
-        deviate[part.chosen] = part.residual / np.sqrt(part.variance)
-        squares[part.chosen] = part.chi_squared
-        freedom[part.chosen] = part.degrees_of_freedom
-
-    def binned(number: np.ndarray, size: int, chosen: np.ndarray | slice = slice(None)) -> dict[str, np.ndarray]:
-        n = np.bincount(number, minlength=size)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mean = np.bincount(number, deviate[chosen], size) / n
-            chi_squared = np.bincount(number, squares[chosen], size) / np.bincount(number, freedom[chosen], size)
-        return {"mean": mean, "chi_squared": chi_squared, "observations": n}
-
-    detector = experiments[0].detector
-    longest = max(max(panel.get_image_size()) for panel in detector)
-    panels = []
-    for number, panel in enumerate(detector):
-        chosen = np.flatnonzero(observations.panel == number)
-        fast, slow = (np.linspace(0, n, int(np.ceil(TILES * n / longest)) + 1) for n in panel.get_image_size())
-        columns, rows = len(fast) - 1, len(slow) - 1
-        x, y = (
-            np.clip((observations.position[chosen, i] / edges[-1] * (len(edges) - 1)).astype(int), 0, len(edges) - 2)
-            for i, edges in enumerate((fast, slow))
-        )
-        found = binned(y * columns + x, rows * columns, chosen)
-        tiles = {name: _jsonable(values.reshape(rows, columns)) for name, values in found.items()}
-        panels.append({"panel": number, "fast": fast.tolist(), "slow": slow.tolist(), **tiles})
+    bins = _Bins.of(experiments, grid)
+    with np.errstate(divide="ignore", invalid="ignore"):  # there may be no observations
+        prior = radial_prior(partitions, grid)
+    n, deviate, squares, freedom = total(partitions.map(partial(_sums, bins, prior), "Residuals"))
+    if not n.any():
+        return {}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        values = {"mean": deviate / n, "chi_squared": squares / freedom, "observations": n}
+    tiles, rotations, shells = ({name: bins.of_kind(v, kind) for name, v in values.items()} for kind in range(3))
+    panels = [
+        {"panel": panel, "fast": fast.tolist(), "slow": slow.tolist()}
+        | {name: _jsonable(bins.tiles.of_panel(v, panel)) for name, v in tiles.items()}
+        for panel, (fast, slow) in enumerate(bins.tiles.edges)
+    ]
     by_phi = []
     for i, experiment in enumerate(experiments):
-        chosen = np.flatnonzero(observations.experiment == i)
-        if is_still(experiment) or len(chosen) == 0:
+        of_sweep = {name: v.reshape(-1, ROTATIONS)[i] for name, v in rotations.items()}
+        if is_still(experiment) or not of_sweep["observations"].any():
             continue
-        begin, end = experiment.scan.get_array_range()
-        number = ((observations.position[chosen, 2] - begin) / (end - begin) * ROTATIONS).astype(int)
-        found = binned(np.clip(number, 0, ROTATIONS - 1), ROTATIONS, chosen)
         start, stop = experiment.scan.get_oscillation_range()
         phi = start + (stop - start) * (np.arange(ROTATIONS) + 0.5) / ROTATIONS
-        by_phi.append({"experiment": i, "phi": phi.tolist(), **{name: _jsonable(v) for name, v in found.items()}})
-    shell = np.minimum((q / q.max() * SHELLS).astype(int), SHELLS - 1)
-    found = binned(observations.spread(shell), SHELLS)
-    by_q = {"q": (q.max() * (np.arange(SHELLS) + 0.5) / SHELLS).tolist(), **{n: _jsonable(v) for n, v in found.items()}}
+        by_phi.append({"experiment": i, "phi": phi.tolist(), **{name: _jsonable(v) for name, v in of_sweep.items()}})
+    q = (np.arange(SHELLS) + 0.5) / SHELLS / grid.d_min
+    by_q = {"q": q.tolist(), **{name: _jsonable(v) for name, v in shells.items()}}
     return {"detector": {"panels": panels}, "phi": by_phi, "q": by_q}
+
+
+@dataclass
+class _Bins:
+    """Bins of three kinds, numbered one kind after the other: tiles of the detector, rotations of the sweeps, shells.
+
+    Attributes
+    ----------
+    tiles : PanelTiles
+    begin, length : ndarray, shape (experiments,)
+        First array index and number of frames of each experiment.
+    grid : GlobalGrid
+    """
+
+    tiles: PanelTiles
+    begin: np.ndarray
+    length: np.ndarray
+    grid: GlobalGrid
+
+    @classmethod
+    def of(cls, experiments: ExperimentList, grid: GlobalGrid) -> _Bins:
+        ranges = [e.scan.get_array_range() if e.scan is not None else (0, 1) for e in experiments]
+        begin, end = np.array(ranges).T
+        return cls(PanelTiles.of(experiments[0].detector, TILES), begin, end - begin, grid)
+
+    @property
+    def first(self) -> np.ndarray:
+        """Where each kind begins, and where the last one ends."""
+        return np.cumsum([0, len(self.tiles) + 1, len(self.begin) * ROTATIONS, SHELLS])
+
+    def of_kind(self, values: np.ndarray, kind: int) -> np.ndarray:
+        """Values of one kind of bins."""
+        return values[self.first[kind] : self.first[kind + 1]]
+
+    def numbers(self, observations: GroupedObservations, q: np.ndarray) -> np.ndarray:
+        """Of each observation, shape (3, n); ``q`` is that of the voxels."""
+        i = observations.experiment
+        turn = (observations.position[:, 2] - self.begin[i]) / self.length[i] * ROTATIONS
+        rotation = i * ROTATIONS + np.clip(turn.astype(np.int64), 0, ROTATIONS - 1)
+        shell = np.minimum((q * self.grid.d_min * SHELLS).astype(np.int64), SHELLS - 1)
+        kinds = np.stack([self.tiles.number(observations), rotation, observations.spread(shell)])
+        return kinds + self.first[:3, None]
+
+
+def _sums(bins: _Bins, prior: RadialPrior, partition: Partition, observations: GroupedObservations) -> np.ndarray:
+    """Sums in the bins of 1, deviates, their squares, and degrees of freedom; shape (4, bins)."""
+    sums = np.zeros((4, bins.first[-1]))
+    for _, _, part in observations.parts(CHUNK):
+        q = bins.grid.q(part.voxels)
+        numbers = bins.numbers(part, q).ravel()
+        for found in scatter(part, q, merge_with_prior(part, q, prior)):
+            deviate = found.residual / np.sqrt(found.variance)
+            values = (np.ones(len(deviate)), deviate, found.chi_squared, found.degrees_of_freedom)
+            for row, value in zip(sums, values):
+                row += np.bincount(numbers, np.tile(value, 3), bins.first[-1])
+    return sums
 
 
 def _jsonable(values: np.ndarray) -> list:

@@ -10,13 +10,18 @@ import pytest
 from dials_diffuse.algorithms.scaling.bad_frames import find_bad_frames, in_ranges
 from dials_diffuse.algorithms.scaling.error_model import ErrorModel
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
+from dials_diffuse.algorithms.scaling.partitions import VoxelPartitions
 from dials_diffuse.phil_scope.outliers import phil_scope
 
 PARAMS = phil_scope.extract().bad_frames
 
 
+def find(observations, grid, experiments):
+    return find_bad_frames(VoxelPartitions.of(observations), grid, experiments, PARAMS)
+
+
 def make(level: float, pixels: float, fault=lambda observations: 1.0, seed: int = 1, first_image: int = 1):
-    """Scaled observations of which the signal is changed by a factor, and their experiments and |q|."""
+    """Scaled observations of which the signal is changed by a factor, their grid and experiments."""
     dataset, truth = observation_data.make_dataset(level, pixels=pixels, seed=seed)
     for experiment in dataset.experiments:
         scan = experiment.scan
@@ -26,7 +31,7 @@ def make(level: float, pixels: float, fault=lambda observations: 1.0, seed: int 
     found.position[:, 2] += first_image - 1
     signal, background = found.response * truth.intensity[found.rows], found.noise
     counts = np.random.default_rng(seed + 50).poisson(signal * fault(found) + background)
-    return replace(found, signal=counts - background), dataset.grid.q(found.voxels), dataset.experiments
+    return replace(found, signal=counts - background), dataset.grid, dataset.experiments
 
 
 def frames(observations, sweep, first, last):
@@ -43,14 +48,14 @@ def shadow(observations):
 @pytest.mark.parametrize("level, pixels", [(1, 40), (0.05, 40), (0.05, 5)])
 def test_no_false_alarms(level, pixels):
     for seed in (1, 2, 3):
-        assert find_bad_frames(*make(level, pixels, seed=seed), PARAMS) == []
+        assert find(*make(level, pixels, seed=seed)) == []
 
 
 @pytest.mark.parametrize("level, slack", [(1, 1), (0.05, 2)])
 def test_shadow(level, slack, caplog):
-    observations, q, experiments = make(level, 40, shadow)
+    observations, grid, experiments = make(level, 40, shadow)
     with caplog.at_level(logging.WARNING, "dials.diffuse"):
-        (found,) = find_bad_frames(observations, q, experiments, PARAMS)
+        (found,) = find(observations, grid, experiments)
     assert found.experiment == 0 and found.reason == "low"
     assert abs(found.first - 41) <= slack and abs(found.last - 46) <= slack
     assert found.ratio == pytest.approx(0.5, abs=0.12)
@@ -64,7 +69,7 @@ def test_shadow(level, slack, caplog):
 @pytest.mark.parametrize("level", [1, 0.05])
 def test_dip_between_the_knots(level):
     """The whole detector at 70 % for two of 90 frames; the images are numbered from 31."""
-    found = find_bad_frames(*make(level, 40, lambda o: np.where(frames(o, 1, 91, 92), 0.7, 1), first_image=31), PARAMS)
+    found = find(*make(level, 40, lambda o: np.where(frames(o, 1, 91, 92), 0.7, 1), first_image=31))
     (found,) = found
     assert found.experiment == 1 and found.reason == "low" and found.where == "whole detector"
     assert 91 <= found.first <= found.last <= 92
@@ -75,7 +80,7 @@ def test_two_faults():
     def fault(o):
         return shadow(o) * np.where(frames(o, 1, 11, 14), 1.4, 1)
 
-    low, high = find_bad_frames(*make(1, 40, fault), PARAMS)
+    low, high = find(*make(1, 40, fault))
     assert (low.experiment, low.reason) == (0, "low")
     assert (high.experiment, high.first, high.last, high.reason) == (1, 11, 14, "high")
 
@@ -87,7 +92,7 @@ def test_scatter():
         factor = np.random.default_rng(3).gamma(4, 0.25, len(o.rows))
         return np.where(frames(o, 0, 21, 24), factor, 1)
 
-    (found,) = find_bad_frames(*make(1, 40, fault), PARAMS)
+    (found,) = find(*make(1, 40, fault))
     assert found.reason == "scatter" and found.chi_squared > 2
     assert (found.first, found.last) == (21, 24)
 
@@ -98,7 +103,7 @@ def test_small_misfits_everywhere_are_no_fault_of_frames():
     def fault(o):
         return np.random.default_rng(4).normal(1, 0.03, 200)[(o.position[:, 2] + 90 * o.experiment).astype(int)]
 
-    assert find_bad_frames(*make(10, 40, fault), PARAMS) == []
+    assert find(*make(10, 40, fault)) == []
 
 
 def test_ten_frames_that_all_fit_badly():
@@ -107,11 +112,10 @@ def test_ten_frames_that_all_fit_badly():
     def fault(o):
         return np.random.default_rng(3).gamma(2, 0.5, len(o.rows))
 
-    observations, q, experiments = make(1, 40, fault)
+    observations, grid, experiments = make(1, 40, fault)
     few = observations.select(frames(observations, 0, 1, 10))
     experiments[0].scan, experiments[1].scan = experiments[0].scan[0:10], experiments[1].scan[0:10]
-    q = q[observations.sum(frames(observations, 0, 1, 10).astype(int)) > 0]
-    assert find_bad_frames(few, q, experiments, PARAMS) == []
+    assert find(few, grid, experiments) == []
 
 
 def test_stills():
@@ -119,8 +123,31 @@ def test_stills():
     dataset, truth = observation_data.make_stills(1, stills=60)
     found = GroupedObservations.from_dataset(dataset)
     found = found.scaled(truth.b[found.rows], np.zeros(len(found.rows)), ErrorModel())
-    q = dataset.grid.q(found.voxels)
-    assert find_bad_frames(found, q, dataset.experiments, PARAMS) == []
+    assert find(found, dataset.grid, dataset.experiments) == []
     factor = np.where(found.experiment == 17, np.random.default_rng(1).uniform(0, 2, len(found.rows)), 1)
-    (bad,) = find_bad_frames(replace(found, signal=found.signal * factor), q, dataset.experiments, PARAMS)
+    (bad,) = find(replace(found, signal=found.signal * factor), dataset.grid, dataset.experiments)
     assert (bad.experiment, bad.first, bad.last) == (17, 1, 1)
+
+
+def test_partitions_make_no_difference(monkeypatch):
+    def fault(o):
+        return shadow(o) * np.where(frames(o, 1, 11, 14), 1.4, 1)
+
+    made = make(1, 40, fault)
+    one = find(*made)
+    monkeypatch.setattr("dials_diffuse.algorithms.scaling.partitions.IN_MEMORY", 300)
+    many = find(*made)
+    assert len(one) == len(many) == 2
+    for a, b in zip(one, many):
+        for name, value in vars(a).items():
+            assert getattr(b, name) == (pytest.approx(value, rel=1e-9) if isinstance(value, float) else value)
+
+
+def test_no_observations():
+    observations, grid, experiments = make(1, 40)
+    nothing = VoxelPartitions.of(observations.select(np.arange(len(observations)) < 5)).viewed(_nothing)
+    assert find_bad_frames(nothing, grid, experiments, PARAMS) == []
+
+
+def _nothing(partition, observations):
+    return observations.select(np.zeros(len(observations), dtype=bool))

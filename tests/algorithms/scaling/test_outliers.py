@@ -11,7 +11,8 @@ from scipy.stats import nbinom, norm, poisson
 from dials_diffuse.algorithms.scaling.error_model import ErrorModel
 from dials_diffuse.algorithms.scaling.expectation import merge_voxels
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
-from dials_diffuse.algorithms.scaling.outliers import REASONS, find_outliers, outlier_maps
+from dials_diffuse.algorithms.scaling.outliers import REASON, REASONS, find_outliers, outlier_maps
+from dials_diffuse.algorithms.scaling.partitions import VoxelPartitions
 from dials_diffuse.algorithms.scaling.tails import equivalent_deviate, root_deviate
 from dials_diffuse.phil_scope.outliers import phil_scope
 
@@ -38,8 +39,16 @@ class Data:
     def put(self, counts: np.ndarray) -> GroupedObservations:
         return replace(self.observations, signal=counts - self.background)
 
-    def find(self, counts: np.ndarray):
-        return find_outliers(self.put(counts), self.dataset.grid, PARAMS)
+    def find(self, counts: np.ndarray) -> np.ndarray:
+        """The codes of outliers, shape (n,)."""
+        return self.search(counts)[0]
+
+    def search(self, counts: np.ndarray) -> tuple[np.ndarray, dict[str, int], VoxelPartitions]:
+        """The codes of outliers, shape (n,), how many they are by reason, and the observations."""
+        partitions = VoxelPartitions.of(self.put(counts))
+        found = find_outliers(partitions, self.dataset.grid, PARAMS)
+        assert found.observations == self.n
+        return np.concatenate([each.get(REASON) for each in partitions.partitions]), found.counts, partitions
 
     def quality(self, counts: np.ndarray, kept: np.ndarray, least: int = 4) -> tuple[float, float]:
         """Chi-squared of the map against the truth, of voxels seen ``least`` times, and its mean over the true one."""
@@ -99,7 +108,7 @@ def test_clean_data_stay(level, pixels):
     rejected, shift, n = 0, [], 0
     for seed in (1, 2):
         data = Data(level, pixels, seed)
-        kept = data.find(data.counts).kept
+        kept = data.find(data.counts) == 0
         rejected, n = rejected + np.sum(~kept), n + data.n
         shift.append(data.quality(data.counts, kept)[1] - data.quality(data.counts, np.ones(data.n, dtype=bool))[1])
     assert rejected < 1e-5 * n + 1
@@ -111,37 +120,37 @@ def test_map_is_not_worse_for_outliers(kind):
     """5 %; at 290 photons an observation all of them are clear."""
     data = Data(1, 400)
     counts, bad = spoil(data, kind)
-    outliers = data.find(counts)
+    kept = data.find(counts) == 0
     without, mean_without = data.quality(counts, ~bad)
-    chi_squared, mean = data.quality(counts, outliers.kept)
+    chi_squared, mean = data.quality(counts, kept)
     assert data.quality(counts, np.ones(data.n, dtype=bool))[0] > 4
     assert chi_squared < without + 0.03
     assert mean == pytest.approx(mean_without, abs=0.002)
-    assert np.mean(outliers.kept[bad]) < 0.02
-    assert np.mean(~outliers.kept[~bad]) < 1e-4
+    assert np.mean(kept[bad]) < 0.02
+    assert np.mean(~kept[~bad]) < 1e-4
 
 
 def test_weak_outliers():
     """At 29 photons an observation a third of the signal is only 4 sigma away: what they do is contained."""
     data = Data(1, 40)
     counts, bad = spoil(data, "factor 3 or 0.3")
-    outliers = data.find(counts)
-    chi_squared, mean = data.quality(counts, outliers.kept)
+    kept = data.find(counts) == 0
+    chi_squared, mean = data.quality(counts, kept)
     without, mean_without = data.quality(counts, ~bad)
     assert data.quality(counts, np.ones(data.n, dtype=bool))[0] > without + 3
     assert chi_squared < without + 0.15
     assert mean == pytest.approx(mean_without, abs=0.003)
     deviation = np.abs(counts - data.expected) / np.sqrt(data.expected)
-    assert np.mean(deviation[bad & outliers.kept] < 5) > 0.95
+    assert np.mean(deviation[bad & kept] < 5) > 0.95
 
 
 def test_zingers_at_low_counts():
     data = Data(0.05, 14)
     counts, bad = spoil(data, "zinger")
-    outliers = data.find(counts)
-    assert not outliers.kept[bad].any()
-    assert outliers.counts()["high"] + outliers.counts()["voxel"] == bad.sum()
-    chi_squared, mean = data.quality(counts, outliers.kept)
+    reason, found, _ = data.search(counts)
+    assert reason[bad].all()
+    assert found["high"] + found["voxel"] == bad.sum()
+    chi_squared, mean = data.quality(counts, reason == 0)
     without, mean_without = data.quality(counts, ~bad)
     assert chi_squared < without + 0.03
     assert mean == pytest.approx(mean_without, abs=0.002)
@@ -155,18 +164,18 @@ def test_wrong_one_of_a_pair_is_found():
     few = wrong[::20]
     counts = data.counts.copy()
     counts[few] = 6 * data.expected[few]
-    outliers = data.find(counts)
-    assert np.mean(outliers.reason[few] == REASONS.index("high")) > 0.9
-    assert np.sum(~outliers.kept) <= len(few)
+    reason = data.find(counts)
+    assert np.mean(reason[few] == REASONS.index("high")) > 0.9
+    assert np.sum(reason > 0) <= len(few)
 
 
 def test_errors_stated_too_small_make_no_outliers():
     """Twice the scatter that counting has: nobody is worse than the others."""
     data = Data(1, 200)
     counts = np.maximum(data.counts + data.rng.normal(0, np.sqrt(3 * data.expected)), 0)
-    assert np.mean(~data.find(counts).kept) < 5e-4
+    assert np.mean(data.find(counts) > 0) < 5e-4
     data.observations.error_model = ErrorModel(a=2.0)
-    assert np.mean(~data.find(counts).kept) < 1e-5
+    assert np.mean(data.find(counts) > 0) < 1e-5
 
 
 def test_halos_are_signal_and_unpredicted_peaks_are_not():
@@ -179,13 +188,14 @@ def test_halos_are_signal_and_unpredicted_peaks_are_not():
     factor = halo.copy()
     factor[peaks] = 20
     factor = data.observations.spread(factor)
-    outliers = data.find(data.rng.poisson((data.expected - data.background) * factor + data.background).astype(float))
-    of_voxel = data.observations.sum((outliers.reason != 0).astype(float)) / data.observations.multiplicity
+    counts = data.rng.poisson((data.expected - data.background) * factor + data.background).astype(float)
+    reason, found, _ = data.search(counts)
+    of_voxel = data.observations.sum((reason != 0).astype(float)) / data.observations.multiplicity
     assert (of_voxel[peaks] == 1).mean() > 0.9
     assert np.mean(of_voxel[halo > 1]) < 1e-3
     others = np.delete(of_voxel, peaks)
     assert np.mean(others) < 1e-3
-    assert outliers.counts()["voxel"] > 25
+    assert found["voxel"] > 25
 
 
 def test_reference_of_rejected_by_reason_and_place():
@@ -196,11 +206,11 @@ def test_reference_of_rejected_by_reason_and_place():
     high, low = some & (x > 10) & (x < 20) & (y > 20) & (y < 30), some & (x > 40) & (y > 30) & (y < 40)
     counts[high] = 4 * data.expected[high]
     counts[low] = np.round(0.1 * data.expected[low])
-    outliers = data.find(counts)
-    (entry,) = json.loads(json.dumps(outlier_maps(data.observations, outliers, data.dataset.experiments[0].detector)))
+    _, found, partitions = data.search(counts)
+    (entry,) = json.loads(json.dumps(outlier_maps(partitions, data.dataset.experiments[0].detector)))
     maps = {name: np.array(entry[name]) for name in ("observations", *REASONS[1:])}
     assert maps["observations"].sum() == data.n
-    assert {name: maps[name].sum() for name in REASONS[1:]} == outliers.counts()
+    assert {name: maps[name].sum() for name in REASONS[1:]} == found
     x, y = (np.array(entry[axis][:-1]) for axis in "xy")
     assert maps["high"][np.ix_((y > 18) & (y < 30), (x > 8) & (x < 20))].sum() > 0.95 * maps["high"].sum() > 0
     assert maps["low"][np.ix_((y > 28) & (y < 40), x > 38)].sum() > 0.95 * maps["low"].sum() > 0
@@ -209,4 +219,33 @@ def test_reference_of_rejected_by_reason_and_place():
 def test_one_frame_of_few_photons():
     """Nothing but singles, and hardly a photon."""
     data = Data(0.001, 1, sweeps=1, n_frames=1)
-    assert data.find(data.counts).kept.all()
+    assert not data.find(data.counts).any()
+
+
+def test_partitions_make_no_difference(monkeypatch):
+    data = Data(1, 40)
+    counts, _ = spoil(data, "factor 3 or 0.3")
+    monkeypatch.setattr("dials_diffuse.algorithms.scaling.partitions.IN_MEMORY", 10**9)
+    one, found, whole = data.search(counts)
+    monkeypatch.setattr("dials_diffuse.algorithms.scaling.partitions.IN_MEMORY", 300)
+    many, found_by_many, partitions = data.search(counts)
+    assert len(whole.partitions) == 1 and len(partitions.partitions) > 50
+    assert np.count_nonzero(one) > 1000
+    np.testing.assert_array_equal(many, one)
+    assert found_by_many == found
+    detector = data.dataset.experiments[0].detector
+    assert outlier_maps(partitions, detector) == outlier_maps(whole, detector)
+    assert all(set(partition.kept) == {REASON} for partition in partitions.partitions)
+
+
+def test_nothing_was_looked_for():
+    data = Data(1, 40, n_frames=4)
+    partitions = VoxelPartitions.of(data.observations)
+    (entry,) = outlier_maps(partitions, data.dataset.experiments[0].detector)
+    assert np.sum(entry["observations"]) == data.n and not np.any(entry["high"])
+
+
+def test_no_photons():
+    data = Data(1, 40, n_frames=4)
+    reason, found, _ = data.search(np.zeros(data.n))
+    assert not reason.any() and found == dict.fromkeys(REASONS[1:], 0)
