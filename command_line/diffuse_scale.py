@@ -26,7 +26,6 @@ Examples::
 phil_scope = parse(
     """
 include scope dials_diffuse.phil_scope.scale.phil_scope
-include scope dials_diffuse.phil_scope.nproc.phil_scope
 include scope dials_diffuse.phil_scope.mp.phil_scope
 output {
   experiments = scaled.expt
@@ -61,14 +60,15 @@ def run(args: list[str] | None = None) -> None:
         from dials_diffuse.algorithms.scaling.scale import scale
         from dials_diffuse.dataset import Dataset
         from dials_diffuse.report import report_html
+        from dials_diffuse.work_folder import folder_for
 
-        output = session.params.output
+        params, output = session.params, session.params.output
         dataset = Dataset.from_session(session, "dials.diffuse_correct", COLUMNS)
-        report = scale(dataset, session.params)
-        html = report_html("dials.diffuse_scale", scaling_sections(report), dataset.history[-1])
-        texts = {output.json: json.dumps(report, indent=1), output.html: html}
-        dataset.write(output.experiments, output.reflections, texts)
-        finish(output.experiments, output.reflections, output.json, output.html)
+        with folder_for(output.reflections, session.record) as work:
+            report = scale(dataset, params, work)
+            html = report_html("dials.diffuse_scale", scaling_sections(report), dataset.history[-1])
+            texts = {output.json: json.dumps(report, indent=1), output.html: html}
+            finish(*dataset.write(output.experiments, output.reflections, texts, work))
 
 
 if __name__ == "__main__":

@@ -120,7 +120,11 @@ class Dataset:
         return replace(self, observations=self.observations.whole_table())
 
     def write(
-        self, expt: str | os.PathLike, refl: str | os.PathLike, texts: dict[str | os.PathLike, str] | None = None
+        self,
+        expt: str | os.PathLike,
+        refl: str | os.PathLike,
+        texts: dict[str | os.PathLike, str] | None = None,
+        work: Path | None = None,
     ) -> list[str]:
         """Write everything, whole or not at all.
 
@@ -130,6 +134,8 @@ class Dataset:
             Where ``refl`` ends with ``.parts`` the observations are written in partitions.
         texts : dict of path to str, optional
             Other files that belong to them, and what to write there.
+        work : Path, optional
+            A folder of :func:`~dials_diffuse.work_folder.folder_for` ``refl``: partitions in it need not be copied.
 
         Returns
         -------
@@ -145,9 +151,10 @@ class Dataset:
         refl = possible_name(refl, len(self.observations))
         with contextlib.ExitStack() as stack:
             observations = self.observations
-            if is_partitioned(refl):
+            made_there = isinstance(observations, PartitionedTable) and work in observations.folder.parents
+            if is_partitioned(refl) and not made_there:
                 work = stack.enter_context(temporary_folder(Path(refl).resolve().parent))
-                observations = _save_parts(observations, work / PARTS)
+                observations = save_parts(observations, work / PARTS)
             expt_part, *text_parts = stack.enter_context(whole_observations(observations, refl, expt, *texts))
             write_experiments(self.experiments, self.grid, self.history, expt_part)
             for part, text in zip(text_parts, texts.values()):
@@ -310,7 +317,7 @@ def whole_observations(observations: Observations, refl: str, *others: str | os.
         yield parts[:-1]
 
 
-def _save_parts(observations: Observations, folder: Path) -> PartitionedTable:
+def save_parts(observations: Observations, folder: Path) -> PartitionedTable:
     """Observations in partitions in a folder: those that they have, or else runs of whole batches of a sweep."""
     if isinstance(observations, PartitionedTable):
         columns = (observations.read(number) for number in range(len(observations.parts)))

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from dials.util import Sorry
 
+from dials_diffuse.partitioned_table import is_partitioned
+from dials_diffuse.provenance import ProcessRecord
+
 logger = logging.getLogger("dials.diffuse.work")
 
 #: The folder in it that becomes the output.
@@ -41,7 +44,7 @@ def work_folder(output: str | os.PathLike, fingerprint: str) -> Iterator[Path]:
         If it cannot be written to or another program is at work in it; those of the work, which then say how many
         partitions are finished.
     """
-    output = Path(output)
+    output = Path(output).absolute()
     folder = output.with_name(f".{output.name}.work")
     try:
         (folder / PARTS).mkdir(parents=True, exist_ok=True)
@@ -61,7 +64,7 @@ def work_folder(output: str | os.PathLike, fingerprint: str) -> Iterator[Path]:
         try:
             yield folder
         except BaseException as error:
-            finished = len(list((folder / PARTS).glob("*.h5")))
+            finished = len(list(folder.rglob("*.h5")))
             if not finished:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
@@ -73,6 +76,13 @@ def work_folder(output: str | os.PathLike, fingerprint: str) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(lock)
+
+
+def folder_for(refl: str | os.PathLike, record: ProcessRecord) -> contextlib.AbstractContextManager[Path]:
+    """Where the partitions of observations are made: if they are the output, the same work finds them again."""
+    if is_partitioned(refl):
+        return work_folder(refl, record.fingerprint())
+    return temporary_folder(Path(refl).resolve().parent)
 
 
 @contextlib.contextmanager
@@ -92,7 +102,7 @@ def temporary_folder(parent: str | os.PathLike) -> Iterator[Path]:
 def _take(folder: Path, fingerprint: str) -> None:
     """See that what is in the folder belongs to this work."""
     mark = folder / "fingerprint"
-    found = list((folder / PARTS).glob("*.h5"))
+    found = list(folder.rglob("*.h5"))
     if mark.exists() and mark.read_text() == fingerprint:
         if found:
             logger.info("Going on from %d partitions that an earlier run finished.", len(found))

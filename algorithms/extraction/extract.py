@@ -7,7 +7,6 @@ import os
 import socket
 import tempfile
 import time
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -34,13 +33,12 @@ from dials_diffuse.partitioned_table import (
     Part,
     PartitionedTable,
     finished_part,
-    is_partitioned,
     save_part,
     write_manifest,
 )
 from dials_diffuse.provenance import ProcessRecord
 from dials_diffuse.stills import is_still, with_own_images
-from dials_diffuse.work_folder import PARTS, temporary_folder, work_folder
+from dials_diffuse.work_folder import PARTS, folder_for, temporary_folder
 
 logger = logging.getLogger("dials.diffuse.extract")
 
@@ -98,7 +96,7 @@ def extract_to_files(
     list of str
         The files written: several sweeps have a mask each; partitions in place of a .refl file that would be too large.
     """
-    with _folder(refl, record) as work:
+    with folder_for(refl, record) as work:
         table, grid, masks, experiments = _extract_to(work, experiments, reflections, params)
         named = attach_masks(masks, mask)
         refl = possible_name(refl, table.rows)
@@ -107,13 +105,6 @@ def extract_to_files(
             for pixels, part in zip(named.values(), mask_parts):
                 write_mask(pixels, part)
     return [expt, refl, *named]
-
-
-def _folder(refl: str, record: ProcessRecord) -> AbstractContextManager[Path]:
-    """Where the partitions are made."""
-    if is_partitioned(refl):
-        return work_folder(refl, record.fingerprint())
-    return temporary_folder(Path(refl).resolve().parent)
 
 
 def _extract_to(

@@ -7,12 +7,15 @@ observations or voxels of one partition and is needed again stays with it, by na
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import os
+import pickle
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -191,13 +194,30 @@ class VoxelPartitions:
         """``function(partition, observations)`` of every partition, in order, the observations being those that the
         views show; where they show none it is called all the same."""
         if not self.is_in_memory:
-            yield from parallel_map(partial(_look, self.views, function), self.partitions, self.mp, description)
+            with self._work(function) as work:
+                yield from parallel_map(work, self.partitions, self.mp, description)
             return
         nproc = number_of_processes(self.mp, len(self.partitions))
         with ThreadPoolExecutor(nproc) as pool:
             look = partial(_look, self.views, function)
             for begin in range(0, len(self.partitions), 4 * nproc):
                 yield from pool.map(look, self.partitions[begin : begin + 4 * nproc])
+
+    @contextlib.contextmanager
+    def _work(self, function: Callable) -> Iterator[Callable[[Partition], Result]]:
+        """What a worker does with a partition. The models can be large: other machines read them from a file, once."""
+        look = partial(_look, self.views, function)
+        if getattr(self.mp, "method", None) != "dask":
+            yield look
+            return
+        import cloudpickle
+
+        path = Path(self.partitions[0].scratch) / f"{uuid.uuid4().hex}.pickle"
+        path.write_bytes(cloudpickle.dumps(look))
+        try:
+            yield partial(_look_from_file, os.path.abspath(path))
+        finally:
+            path.unlink()
 
     def gather(self, choose: View | None = None, description: str = "Sample") -> GroupedObservations:
         """Observations as they are seen, or those that one more view shows, all in memory."""
@@ -215,6 +235,15 @@ def _look(views: Sequence[View], function: Callable, partition: Partition):
     for view in views:
         observations = view(partition, observations)
     return function(partition, observations)
+
+
+def _look_from_file(path: str, partition: Partition):
+    return _read_look(path)(partition)
+
+
+@lru_cache(maxsize=2)
+def _read_look(path: str) -> Callable[[Partition], Result]:
+    return pickle.loads(Path(path).read_bytes())
 
 
 def _as_they_are(partition: Partition, observations: GroupedObservations) -> GroupedObservations:

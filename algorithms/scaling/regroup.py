@@ -8,6 +8,7 @@ paths of files, and a few keys.
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,22 @@ from dials_diffuse.algorithms.scaling.exclude_images import BatchExtents, Exclud
 from dials_diffuse.algorithms.scaling.partitions import total
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.parallel import parallel_map
-from dials_diffuse.partitioned_table import GOOD_SIZE, PartitionedTable, finished_part, save_part, write_manifest
+from dials_diffuse.partitioned_table import (
+    GOOD_SIZE,
+    MANIFEST,
+    Part,
+    PartitionedTable,
+    finished_part,
+    save_part,
+    write_manifest,
+)
 from dials_diffuse.table_file import Columns
 
 #: Keys by which a sorted partition tells how its observations are distributed.
 MARKS = 256
 KEY, FLAGS = "asu_key", "flags"
-#: Attribute of the manifest: the first and last images of batches.
-EXTENTS = "batch_images"
+#: Attributes of the manifest: the first and last images of batches, and numbers of observations.
+EXTENTS, EXCLUDED, LEFT_OUT = "batch_images", "excluded", "left_out"
 
 
 @dataclass
@@ -70,6 +79,7 @@ def regroup(
         The scope ``mp``.
     folder : Path
         Where the result is written, in a folder ``regrouped``, and what is only needed on the way. The workers see it.
+        What an earlier run has finished there is not made again.
     excluded : dict, optional
         Images of which the observations get a flag.
 
@@ -78,25 +88,35 @@ def regroup(
     Sorry
         If there are no observations, or the disk is full.
     """
+    result = folder / "regrouped"
+    if not (result / MANIFEST).exists():
+        _regroup(table, grid, mp, folder, excluded or {}, result)
+    regrouped = PartitionedTable(result)
+    attributes = regrouped.attributes
+    return Regrouped(regrouped, BatchExtents.from_json(attributes[EXTENTS]), attributes[EXCLUDED], attributes[LEFT_OUT])
+
+
+def _regroup(
+    table: PartitionedTable,
+    grid: GlobalGrid,
+    mp: libtbx.phil.scope_extract | int,
+    folder: Path,
+    excluded: ExcludedImages,
+    result: Path,
+) -> None:
     numbers = range(len(table.parts))
     extents = total(parallel_map(partial(_extents, table), numbers, mp, "Batches"))
     ordered = folder / "sorted"
-    ordered.mkdir(exist_ok=True)
-    work = partial(_sort, table, grid, extents, excluded or {}, ordered)
+    for path in (ordered, result):
+        path.mkdir(exist_ok=True)
+    work = partial(_sort, table, grid, extents, excluded, ordered)
     sorted_parts = list(parallel_map(work, numbers, mp, "Sorting"))
     limits = _limits(sorted_parts)
-    result = folder / "regrouped"
-    result.mkdir(exist_ok=True)
     bounds = list(zip(range(len(limits) - 1), limits[:-1], limits[1:]))
     parts = list(parallel_map(partial(_gather, ordered, sorted_parts, result), bounds, mp, "Grouping"))
-    for path in ordered.iterdir():
-        path.unlink()
-    ordered.rmdir()
-    attributes = {"order": "voxel", EXTENTS: extents.to_json()}
-    write_manifest(result, parts, table.identifiers, attributes)
-    return Regrouped(
-        PartitionedTable(result), extents, sum(p.excluded for p in sorted_parts), sum(p.left_out for p in sorted_parts)
-    )
+    counts = {name: sum(getattr(part, name) for part in sorted_parts) for name in (EXCLUDED, LEFT_OUT)}
+    write_manifest(result, parts, table.identifiers, {"order": "voxel", EXTENTS: extents.to_json(), **counts})
+    shutil.rmtree(ordered)
 
 
 @dataclass
@@ -157,12 +177,12 @@ def _limits(parts: list[_Sorted]) -> np.ndarray:
     return np.concatenate([[-1], inner, [np.iinfo(np.int64).max]])
 
 
-def _gather(folder: Path, parts: list[_Sorted], result: Path, task: tuple[int, int, int]):
+def _gather(folder: Path, parts: list[_Sorted], result: Path, task: tuple[int, int, int]) -> Part:
     """Write the partition of the keys from one limit to before the next."""
     number, low, high = task
     name = f"{number:06d}"
     if done := finished_part(result, name):
-        return done
+        return done[0]
     keys, slices = [], []
     for part in parts:
         of_part = np.memmap(_file(folder, part.number, KEY), dtype=np.int64, mode="r") if part.rows else np.empty(0)

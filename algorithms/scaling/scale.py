@@ -97,7 +97,7 @@ class _Scaling:
             self.data = DataInMemory(self.dataset, self.params)
         self.partitions = self.data.partitions
         self.counts = sum(self.partitions.map(partial(_by_experiment, len(self.dataset.experiments)), "Observations"))
-        self.outliers = Outliers(int(self.counts.sum()))
+        self.outliers = Outliers.none(int(self.counts.sum()))
         filename = self.params.reference
         self.reference = None if filename is None else Reference.from_file(filename, self.dataset.grid)
         names = self.params.scaling.terms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -27,9 +28,9 @@ from dials_diffuse.algorithms.scaling.observations import NOTHING, SCALED_COLUMN
 from dials_diffuse.algorithms.scaling.outliers import REASON
 from dials_diffuse.algorithms.scaling.partitions import OnDisk, Partition, VoxelPartitions
 from dials_diffuse.algorithms.scaling.regroup import regroup
-from dials_diffuse.dataset import Dataset
-from dials_diffuse.grid import miller_index_to_numpy
-from dials_diffuse.partitioned_table import GOOD_SIZE, Part, PartitionedTable, read_part, save_part, write_manifest
+from dials_diffuse.dataset import Dataset, save_parts
+from dials_diffuse.partitioned_table import Part, PartitionedTable, read_part, save_part, write_manifest
+from dials_diffuse.work_folder import PARTS
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
@@ -117,7 +118,8 @@ class DataOnDisk:
         if self._regrouped.table.rows <= self._regrouped.excluded:
             raise Sorry(NOTHING)
         scratch = folder / "scratch"
-        scratch.mkdir(exist_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)  # an earlier run's
+        scratch.mkdir()
         partitions = VoxelPartitions.of_table(self._regrouped.table, dataset.grid, params.mp, scratch)
         self.partitions = partitions.viewed(not_excluded)
 
@@ -129,8 +131,7 @@ class DataOnDisk:
         return excluded_images(self._dataset.experiments, commands)
 
     def finish(self) -> None:
-        folder = self._folder / "scaled"
-        folder.mkdir(exist_ok=True)
+        folder = self._folder / PARTS
         models = CurrentModels.of_experiments(self._dataset.experiments, self._dataset.grid)
         parts = list(self.partitions.map(partial(_write, folder, models), "Writing"))
         write_manifest(folder, parts, self._regrouped.table.identifiers, self._regrouped.table.attributes)
@@ -143,16 +144,7 @@ def as_partitions(table: PartitionedTable | flex.reflection_table, folder: Path)
         return table
     given = folder / "given"
     given.mkdir(exist_ok=True)
-    parts = []
-    for begin in range(0, len(table), GOOD_SIZE):
-        rows = table[begin : begin + GOOD_SIZE]
-        columns = {
-            name: miller_index_to_numpy(rows[name]) if name == "miller_index" else flumpy.to_numpy(rows[name])
-            for name in rows.keys()
-        }
-        parts.append(save_part(given, f"{begin:012d}", columns))
-    write_manifest(given, parts, dict(table.experiment_identifiers()), {"order": "none"})
-    return PartitionedTable(given)
+    return save_parts(table, given)
 
 
 def not_excluded(partition: OnDisk, observations: GroupedObservations) -> GroupedObservations:
