@@ -7,6 +7,7 @@ of ``algorithms`` and :func:`finish`.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import platform
@@ -152,6 +153,8 @@ def start(
     if changed := changed_parameters(phil, all_parameters, session):
         logger.info("The following parameters have been modified:\n\n%s", changed)
     session.record.inputs.update({filename: hash_file(filename) for filename in inputs})
+    del parser
+    gc.collect()  # DIALS's parser has read .refl files as text, too, which its tracebacks hold on to
     return session
 
 

@@ -44,7 +44,7 @@ def dataset_of(group, level, pixels=40, seed=1, systematic=0.0, sweeps=2):
     return dataset
 
 
-def tested(dataset):
+def symmetry_of(dataset):
     with scaled_partitions(dataset, 1, ".") as partitions:
         return symmetry.test_symmetry(partitions, dataset.grid, dataset.experiments)
 
@@ -52,7 +52,7 @@ def tested(dataset):
 @pytest.mark.parametrize("level,pixels", [(1, 40), (0.05, 200)])
 @pytest.mark.parametrize("group", ["4/mmm", "4/m", "2/m", "-1"])
 def test_finds_the_group_that_the_data_have(group, level, pixels):
-    test = tested(dataset_of(group, level, pixels))
+    test = symmetry_of(dataset_of(group, level, pixels))
     assert test.best.symbol == group
     assert test.best.likelihood > 0.8 and test.best.confidence > 0.6
     assert test.assumed.symbol == "4/m"
@@ -72,7 +72,7 @@ def test_finds_the_group_that_the_data_have(group, level, pixels):
 def test_correlations_are_corrected_for_noise_without_bias_and_errors_are_true():
     cc, sigma = [], []
     for seed in range(6):
-        test = tested(dataset_of("4/m", 0.05, 60, seed))
+        test = symmetry_of(dataset_of("4/m", 0.05, 60, seed))
         fourfold = next(e for e in test.elements if e.order == 4)
         cc.append((fourfold.cc, fourfold.cc_expected, fourfold.cc_true))
         sigma.append(fourfold.sigma)
@@ -85,7 +85,7 @@ def test_correlations_are_corrected_for_noise_without_bias_and_errors_are_true()
 @pytest.mark.parametrize("pixels", [1, 3])
 def test_data_too_weak_to_tell_vote_for_nothing(pixels):
     for seed in range(3):
-        test = tested(dataset_of("4/m", 0.05, pixels, seed))
+        test = symmetry_of(dataset_of("4/m", 0.05, pixels, seed))
         assert not test.warning
         assert test.best.likelihood < 0.5
 
@@ -100,7 +100,7 @@ def test_pure_noise_correlates_by_chance_as_often_as_it_should():
         expected = np.array(table["response"]) * truth.b * 0.3 * np.exp(-6 * q**2)
         table["counts"] = flex.double(rng.poisson(expected + np.array(table["background.sum.value"])).astype(float))
         observation_data.put_scales(table, truth.b)
-        z += [element.z for element in tested(dataset).elements]
+        z += [element.z for element in symmetry_of(dataset).elements]
     assert abs(np.mean(z)) < 4 / np.sqrt(len(z))
     assert 0.65 < np.std(z) < 1.4
 
@@ -115,18 +115,18 @@ def test_what_every_lattice_shows_does_not_count_as_symmetry():
     table["counts"] = flex.double(rng.poisson(expected).astype(float))
     table["background.sum.value"] = flex.double(len(table), 0.0)
     observation_data.put_scales(table, truth.b)
-    test = tested(dataset)
+    test = symmetry_of(dataset)
     assert all(abs(element.z) < 4 for element in test.elements)
     assert not test.warning
 
 
 def test_a_sample_of_whole_orbits_tells_the_same(monkeypatch, caplog):
     dataset = dataset_of("2/m", 1)
-    every = tested(dataset)
+    every = symmetry_of(dataset)
     n = len(dataset.observations)
     monkeypatch.setattr(symmetry, "ENOUGH", n // 2)
     with caplog.at_level("INFO"):
-        sample = tested(dataset)
+        sample = symmetry_of(dataset)
     told = re.search(r"on (\d+) of (\d+) observations", caplog.text)
     assert int(told[1]) == pytest.approx(int(told[2]) / 2, rel=0.1)
     assert sample.best.symbol == every.best.symbol == "2/m"
@@ -136,14 +136,14 @@ def test_a_sample_of_whole_orbits_tells_the_same(monkeypatch, caplog):
 
 
 def test_errors_of_scale_do_not_break_the_symmetry():
-    test = tested(dataset_of("4/m", 1, systematic=0.05, sweeps=4))
+    test = symmetry_of(dataset_of("4/m", 1, systematic=0.05, sweeps=4))
     assert test.best.symbol == "4/m" and not test.warning
 
 
 def test_correlations_against_a_plain_loop():
     """Voxels looked up one by one in a dictionary; images computed from the operation's name."""
     dataset = dataset_of("2/m", 1, 40)
-    test = tested(dataset)
+    test = symmetry_of(dataset)
     triclinic = replace(dataset.grid, space_group=sgtbx.space_group())
     observations = scaled_observations(replace(dataset, grid=triclinic))
     rotations, _, _ = symmetry.lattice_symmetry(dataset.grid)
@@ -198,14 +198,14 @@ def test_groups_of_a_lattice(cell, space_group, ndiv, groups, left_out):
 def test_a_triclinic_lattice_has_nothing_to_test():
     dataset = dataset_of("4/m", 1)
     grid = GlobalGrid(uctbx.unit_cell((20, 21.5, 28, 85, 80, 95)), sgtbx.space_group(), (2, 2, 2), 2.5)
-    test = tested(replace(dataset, grid=grid))
+    test = symmetry_of(replace(dataset, grid=grid))
     assert test.elements == [] and [g.symbol for g in test.subgroups] == ["-1"]
     assert test.best is test.assumed and test.best.likelihood == 1 and not test.warning
     assert "-1" in str(test)
 
 
 def test_table_and_json():
-    test = tested(dataset_of("4/m", 1))
+    test = symmetry_of(dataset_of("4/m", 1))
     values = json.loads(json.dumps(test.to_dict(), allow_nan=False))
     assert values["best"] == values["assumed"] == "4/m"
     assert [group["symbol"] for group in values["subgroups"]].count("2/m") == 5
