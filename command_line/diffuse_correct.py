@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from dials_diffuse.program import finish, handled_errors, start
 
 help_message = """
@@ -18,17 +16,21 @@ Examples::
   dials.diffuse_correct extracted.expt extracted.refl background=background.expt
 
   dials.diffuse_correct extracted.expt extracted.refl correction.air_attenuation.use=False
+
+  dials.diffuse_correct extracted.expt extracted.parts output.reflections=corrected.parts nproc=8
 """
 
 phil = """
 include scope dials_diffuse.phil_scope.correct.phil_scope
+include scope dials_diffuse.phil_scope.mp.phil_scope
 output {
   experiments = corrected.expt
     .type = path
     .help = "Experiments."
   reflections = corrected.refl
     .type = path
-    .help = "Observations with their intensities."
+    .help = "Observations with their intensities. A name that ends with .parts makes a folder of partitions, which may"
+            "be larger than memory; an interrupted run goes on from those that are finished."
   json = corrected.json
     .type = path
     .help = "Minimum, mean and maximum of every correction, and the photons and background of every experiment."
@@ -48,17 +50,13 @@ def run(args: list[str] | None = None) -> None:
         session = start("dials.diffuse_correct", help_message, scope, args, check_format=False)
         if session is None:
             return
-        from dials_diffuse.algorithms.correction.combined import CombinedCorrection
-        from dials_diffuse.algorithms.correction.correct import correct, report
+        from dials_diffuse.algorithms.correction.correct_files import correct_to_files
         from dials_diffuse.dataset import Dataset
 
-        params, output = session.params, session.params.output
         dataset = Dataset.from_session(session, "dials.diffuse_extract", ("counts", "exposure", "xyzobs.px.value"))
-        corrections = CombinedCorrection(params.correction)
-        correct(dataset, params, corrections)
-        summary = report(dataset, corrections)
-        dataset.write(output.experiments, output.reflections, {output.json: json.dumps(summary, indent=1)})
-        finish(output.experiments, output.reflections, output.json)
+        output = session.params.output
+        files = (output.experiments, output.reflections, output.json)
+        finish(*correct_to_files(dataset, session.params, session.record, *files))
 
 
 if __name__ == "__main__":

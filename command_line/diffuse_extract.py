@@ -16,6 +16,8 @@ Examples::
   dials.diffuse_extract refined.expt refined.refl grid.ndiv=3,3,3 d_min=1.6 pixel_mask=pixels.mask
 
   dials.diffuse_extract 1/refined.expt 1/refined.refl 2/refined.expt 2/refined.refl untrusted.circle=531,494,30
+
+  dials.diffuse_extract refined.expt refined.refl output.reflections=extracted.parts mp.method=dask mp.nproc=8
 """
 
 phil = """
@@ -29,7 +31,8 @@ output {
     .help = "The experiments, with the grid and the history."
   reflections = extracted.refl
     .type = path
-    .help = "The observations."
+    .help = "The observations. A name that ends with .parts makes a folder of partitions, which may be larger than"
+            "memory; an interrupted run goes on from those that are finished."
   mask = extracted.mask
     .type = path
     .help = "The pixel mask that was used; the experiments name it. Several sweeps: their numbers are put before the"

@@ -84,7 +84,7 @@ class PartitionedTable:
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()  # for processes that work in another folder
         content = _read_manifest(self.folder)
         self.parts = [Part(**part) for part in content["parts"]]
         self.identifiers = {int(key): name for key, name in content["identifiers"].items()}

@@ -228,7 +228,8 @@ def _response(
     apply_models(bragg)
     response = flumpy.to_numpy(table["inverse_scale_factor"]).copy()
     frame = flumpy.to_numpy(table["xyzobs.px.value"])[:, 2]
-    for number, rows, geometry in panels(bragg):
+    places = {name: flumpy.to_numpy(table[name]) for name in ("id", "panel", "xyzobs.px.value")}
+    for number, rows, geometry in panels(places, dataset.experiments):
         experiment = dataset.experiments[number]
         if is_still(experiment):
             response[rows] = 0

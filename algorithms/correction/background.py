@@ -141,9 +141,20 @@ def background_maps(experiments: Iterable[Experiment], params: libtbx.phil.scope
         If a file cannot be read, or does not belong to the experiments.
     """
     experiments = list(experiments)
+    maps: dict[int, BackgroundMap] = {}
+    for numbers, background in measured_backgrounds(experiments, params):
+        maps |= dict.fromkeys(numbers, background)
+    return [maps[number] for number in range(len(experiments))] if maps else None
+
+
+def measured_backgrounds(
+    experiments: Iterable[Experiment], params: libtbx.phil.scope_extract
+) -> Iterator[tuple[list[int], BackgroundMap]]:
+    """As :func:`background_maps`, one at a time, each with the numbers of its experiments; nothing if there is none."""
+    experiments = list(experiments)
     backgrounds = [(name, series) for name in params.background if name for series in _load(name)]
     if not backgrounds:
-        return None
+        return
     if len(backgrounds) not in (1, len(experiments)):
         raise Sorry(
             f"There are {len(backgrounds)} background experiments for {len(experiments)} experiments: give one for "
@@ -160,16 +171,9 @@ def background_maps(experiments: Iterable[Experiment], params: libtbx.phil.scope
             check_same_pixels(experiments[number].detector, series[0].detector, name)
         _warn_of_unknown_times(name, series, experiments, numbers)
     scales = list(scales) * (len(backgrounds) // len(scales))
-    maps = [
-        measure_background(
-            series,
-            params.background_model,
-            name,
-            _masks([experiments[number] for number in numbers], params.background_model.mask),
-        ).scaled(scale)
-        for (name, series), numbers, scale in zip(backgrounds, of_background, scales)
-    ]
-    return maps if len(maps) > 1 else maps * len(experiments)
+    for (name, series), numbers, scale in zip(backgrounds, of_background, scales):
+        masks = _masks([experiments[number] for number in numbers], params.background_model.mask)
+        yield numbers, measure_background(series, params.background_model, name, masks).scaled(scale)
 
 
 def _warn_of_unknown_times(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 
 import libtbx.phil
 import numpy as np
@@ -22,6 +21,10 @@ BUILT_IN = (SolidAngle, Polarisation, DetectorEfficiency, AirAttenuation, Lorent
 
 #: Entry points of this group add corrections: see docs/extending.md.
 PLUGIN_GROUP = "dials_diffuse.correction"
+
+
+#: Minimum, sum, maximum of a factor, and at how many positions, by the correction's name.
+Seen = dict[str, tuple[float, float, float, int]]
 
 
 def correction_models() -> dict[str, type[CorrectionModel]]:
@@ -58,12 +61,14 @@ class CombinedCorrection:
     ----------
     models : list of CorrectionModel
         Those in use.
+    seen : dict of str to (float, float, float, int)
+        Of each factor, by the correction's name: minimum, sum, maximum and number of positions so far.
     """
 
     def __init__(self, params: libtbx.phil.scope_extract) -> None:
         classes = correction_models()
         self.models = [model(getattr(params, name)) for name, model in classes.items() if getattr(params, name).use]
-        self._seen: defaultdict[str, list[tuple[float, float, float, int]]] = defaultdict(list)
+        self.seen: Seen = {}
 
     def split(self) -> tuple[CombinedCorrection, CombinedCorrection]:
         """The corrections that are the same on all frames, and the others."""
@@ -96,17 +101,20 @@ class CombinedCorrection:
                     f"{geometry.panel_index}: check the geometry, or switch it off (correction.{model.name}.use=False)."
                 )
             if len(factor):
-                self._seen[model.name].append((factor.min(), factor.sum(), factor.max(), len(factor)))
+                of_these = float(factor.min()), float(factor.sum()), float(factor.max()), len(factor)
+                self.add_seen({model.name: of_these})
             product *= factor
         return product
+
+    def add_seen(self, others: Seen) -> None:
+        """Add what was seen elsewhere."""
+        for name, other in others.items():
+            least, total, most, number = self.seen.get(name, (np.inf, 0.0, -np.inf, 0))
+            self.seen[name] = min(least, other[0]), total + other[1], max(most, other[2]), number + other[3]
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Minimum, mean and maximum of each factor over all positions so far, by the correction's name."""
         return {
-            name: {
-                "minimum": float(min(part[0] for part in parts)),
-                "mean": float(sum(part[1] for part in parts) / sum(part[3] for part in parts)),
-                "maximum": float(max(part[2] for part in parts)),
-            }
-            for name, parts in self._seen.items()
+            name: {"minimum": least, "mean": total / number, "maximum": most}
+            for name, (least, total, most, number) in self.seen.items()
         }

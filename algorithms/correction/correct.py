@@ -3,34 +3,45 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import libtbx.phil
 import numpy as np
 from dials.util import tabulate
 from dxtbx import flumpy
+from dxtbx.model.experiment_list import ExperimentList
 
-from dials_diffuse.algorithms.correction.background import background_maps
+from dials_diffuse.algorithms.correction.background import BackgroundMap, background_maps
 from dials_diffuse.algorithms.correction.combined import CombinedCorrection
 from dials_diffuse.algorithms.correction.geometry import PixelGeometry
+from dials_diffuse.algorithms.correction.shells import (
+    BACKGROUND,
+    BINS,
+    COUNTS,
+    NUMBER,
+    RESPONSE,
+    radial_bins,
+    radial_sums,
+    shell_intensity,
+)
 from dials_diffuse.dataset import Dataset
-from dials_diffuse.grid import miller_index_to_numpy
+from dials_diffuse.grid import GlobalGrid, miller_index_to_numpy
 from dials_diffuse.log_levels import DETAILED, experiments_name
+from dials_diffuse.table_file import Columns
 
 logger = logging.getLogger("dials.diffuse.correction")
 
 #: Observations whose geometry is computed at once, to bound the temporaries.
 CHUNK = 1 << 20
 
-#: Fewer observations, or photons above the background, than this do not make a resolution shell: weights that follow
-#: the noise of n photons bias a mean over many such shells (of weak stills, say) by 1 / n.
-MIN_SHELL = 100
+#: Sums of :func:`dials_diffuse.algorithms.correction.shells.radial_sums`, by experiment.
+Sums = dict[int, np.ndarray]
 
 
 def correct(
     dataset: Dataset, params: libtbx.phil.scope_extract, corrections: CombinedCorrection | None = None
 ) -> Dataset:
-    """Add response, background, intensity and variance to observations.
+    """Add response, background, intensity and variance to observations in memory.
 
     The expected photons of an observation are N = g I + B: I is the intensity (the crystal's cross-section times what
     the scaling finds), g = exposure x product of the corrections at the observation's mean pixel, B the background's
@@ -59,101 +70,150 @@ def correct(
         If a correction is not a positive number, a plug-in fails, or a background does not fit.
     """
     corrections = corrections or CombinedCorrection(params.correction)
-    add_response(dataset, corrections)
-    add_background(dataset, params)
-    add_intensity(dataset, params.variance.shells)
+    maps = background_maps(dataset.experiments, params)
+    added = responses(
+        _columns(dataset, ("id", "panel", "exposure", "xyzobs.px.value")),
+        dataset.experiments,
+        corrections,
+        None if maps is None else maps.__getitem__,
+    )
+    _add(dataset, added)
+    known = np.isfinite(added["background.sum.value"])
+    warn_of_unknown(np.count_nonzero(~known), len(known))
+    if not known.all():
+        dataset.observations = dataset.observations.select(flumpy.from_numpy(known))
+    columns = _columns(dataset, ("id", *FOR_INTENSITIES))
+    bins = voxel_bins(dataset.grid, miller_index_to_numpy(dataset.observations["miller_index"]))
+    means = shell_intensities(sums_by_experiment(columns, bins), params.variance.shells, len(dataset.experiments))
+    _add(dataset, intensities(columns, means[columns["id"], bins]))
     return dataset
 
 
-def add_response(dataset: Dataset, corrections: CombinedCorrection) -> None:
-    """Add the column ``response``: exposure x product of the corrections, e.g. in pixel s sr."""
-    observations = dataset.observations
-    response = flumpy.to_numpy(observations["exposure"]).astype(float)
-    for _, rows, geometry in panels(dataset):
+#: Columns that intensities are made of.
+FOR_INTENSITIES = ("counts", "response", "background.sum.value", "background.sum.variance")
+
+
+def _columns(dataset: Dataset, names: tuple[str, ...]) -> Columns:
+    table = dataset.observations
+    return {name: flumpy.to_numpy(table[name]) for name in names}
+
+
+def _add(dataset: Dataset, columns: Columns) -> None:
+    for name, values in columns.items():
+        dataset.observations[name] = flumpy.from_numpy(values.astype(float))
+
+
+def responses(
+    columns: Columns,
+    experiments: ExperimentList,
+    corrections: CombinedCorrection,
+    background: Callable[[int], BackgroundMap] | None,
+) -> Columns:
+    """Response and background of observations.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray
+        With ``id``, ``panel``, ``exposure``, ``xyzobs.px.value``.
+    experiments : ExperimentList
+    corrections : CombinedCorrection
+    background : callable or None
+        Gives the background of an experiment by its number; None if there is none.
+
+    Returns
+    -------
+    dict of str to ndarray, float32
+        ``response``, exposure x product of the corrections, e.g. in pixel s sr; ``background.sum.value`` and
+        ``.variance``, NaN where the background is not known.
+    """
+    exposure = columns["exposure"].astype(float)
+    response, value, variance = exposure.copy(), np.zeros(len(exposure)), np.zeros(len(exposure))
+    for experiment, rows, geometry in panels(columns, experiments):
         response[rows] *= corrections.factor(geometry)
-    observations["response"] = flumpy.from_numpy(response)
-
-
-def add_background(dataset: Dataset, params: libtbx.phil.scope_extract) -> None:
-    """Add the columns ``background.sum.value`` and ``.variance``, zeros where no background is given."""
-    observations = dataset.observations
-    value, variance = np.zeros(len(observations)), np.zeros(len(observations))
-    exposure = flumpy.to_numpy(observations["exposure"])
-    maps = background_maps(dataset.experiments, params)
-    if maps is not None:
-        for experiment, rows, geometry in panels(dataset):
+        if background is not None:
             angle = geometry.rotation_angle
             x, y = geometry.xyz[:, 0], geometry.xyz[:, 1]
-            rate, rate_variance = maps[experiment].at(
+            rate, rate_variance = background(experiment).at(
                 geometry.panel_index, x, y, np.zeros(len(rows)) if angle is None else angle
             )
             value[rows] = rate * exposure[rows]
             variance[rows] = rate_variance * exposure[rows] ** 2
-    observations["background.sum.value"] = flumpy.from_numpy(value)
-    observations["background.sum.variance"] = flumpy.from_numpy(variance)
-    known = np.isfinite(value)
-    if not known.all():
+    return {
+        "response": response.astype(np.float32),
+        "background.sum.value": value.astype(np.float32),
+        "background.sum.variance": variance.astype(np.float32),
+    }
+
+
+def warn_of_unknown(unknown: int, rows: int) -> None:
+    """Say how many of all observations are left out because their background is not known."""
+    if unknown:
         logger.warning(
-            "%d of %d observations are left out: no pixel of the background images measured near them.",
-            np.count_nonzero(~known),
-            len(known),
+            "%d of %d observations are left out: no pixel of the background images measured near them.", unknown, rows
         )
-        dataset.observations = observations.select(flumpy.from_numpy(known))
 
 
-def add_intensity(dataset: Dataset, shells: int) -> None:
-    """Add the columns ``intensity.sum.value`` and ``.variance``."""
-    observations = dataset.observations
-    counts, response, background, background_variance = (
-        flumpy.to_numpy(observations[name])
-        for name in ("counts", "response", "background.sum.value", "background.sum.variance")
-    )
-    index = miller_index_to_numpy(observations["miller_index"])
-    expected = np.empty(len(observations))
-    for _, rows in rows_by_key(flumpy.to_numpy(observations["id"])):
-        q = dataset.grid.q(index[rows])
-        expected[rows] = expected_counts(counts[rows], background[rows], response[rows], q, shells)
-    observations["intensity.sum.value"] = flumpy.from_numpy((counts - background) / response)
-    observations["intensity.sum.variance"] = flumpy.from_numpy((expected + background_variance) / response**2)
+def voxel_bins(grid: GlobalGrid, index: np.ndarray) -> np.ndarray:
+    """Bins of :func:`dials_diffuse.algorithms.correction.shells.radial_bins` of voxels, shape (n, 3)."""
+    return radial_bins(grid.q(index), 1 / grid.d_min)
 
 
-def expected_counts(
-    counts: np.ndarray, background: np.ndarray, response: np.ndarray, q: np.ndarray, shells: int
-) -> np.ndarray:
-    """Expected photons g I + B of observations, with I the mean intensity of their resolution shell.
-
-    I = sum (N - B) / sum g over the shell; a shell where that is less than one photon is given one, so that no variance
-    is zero.
+def sums_by_experiment(columns: Columns, bins: np.ndarray) -> Sums:
+    """Sums over bins of |q| for each experiment.
 
     Parameters
     ----------
-    counts, background : ndarray, shape (n,), float
-        N and B in photons.
-    response : ndarray, shape (n,), float
-        g.
-    q : ndarray, shape (n,), float
-        |q| in 1/Angstrom.
-    shells : int
-        Of equal numbers of observations, but each of not fewer than :data:`MIN_SHELL`, and of as many photons: those
-        that, without background, would be known as well (excess^2 / counts).
+    columns : dict of str to ndarray, shape (n,)
+        With ``id`` and :data:`FOR_INTENSITIES`.
+    bins : ndarray, shape (n,), int
+    """
+    return {
+        experiment: radial_sums(
+            columns["counts"][rows], columns["background.sum.value"][rows], columns["response"][rows], bins[rows]
+        )
+        for experiment, rows in rows_by_key(columns["id"])
+    }
+
+
+def shell_intensities(sums: Sums, shells: int, experiments: int) -> np.ndarray:
+    """Mean intensity of the shell of each bin, shape (experiments, BINS)."""
+    means = np.zeros((experiments, BINS))
+    for experiment, of_experiment in sums.items():
+        means[experiment] = shell_intensity(of_experiment, shells)
+    return means
+
+
+def intensities(columns: Columns, mean: np.ndarray) -> Columns:
+    """Intensities and variances of observations.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray, shape (n,)
+        With :data:`FOR_INTENSITIES`.
+    mean : ndarray, shape (n,)
+        Mean intensity of each one's shell.
 
     Returns
     -------
-    ndarray, shape (n,), float
+    dict of str to ndarray, float32
+        ``intensity.sum.value`` and ``.variance``.
     """
-    total_counts, total_excess = counts.sum(), max(float(np.sum(counts - background)), 0.0)
-    photons = total_excess**2 / max(total_counts, 1.0)
-    shells = max(min(shells, len(q) // MIN_SHELL, int(photons / MIN_SHELL)), 1)
-    edges = np.quantile(q, np.linspace(0, 1, shells + 1)[1:-1])
-    shell = np.searchsorted(edges, q, side="right")
-    excess = np.bincount(shell, counts - background, shells)
-    total = np.bincount(shell, response, shells)
-    intensity = np.divide(np.maximum(excess, 1.0), total, out=np.zeros(shells), where=total > 0)
-    return intensity[shell] * response + background
+    counts, response, background, background_variance = (columns[name].astype(float) for name in FOR_INTENSITIES)
+    expected = mean * response + background
+    return {
+        "intensity.sum.value": ((counts - background) / response).astype(np.float32),
+        "intensity.sum.variance": ((expected + background_variance) / response**2).astype(np.float32),
+    }
 
 
-def panels(dataset: Dataset) -> Iterator[tuple[int, np.ndarray, PixelGeometry]]:
+def panels(columns: Columns, experiments: ExperimentList) -> Iterator[tuple[int, np.ndarray, PixelGeometry]]:
     """Observations panel by panel, in chunks.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray
+        With ``id``, ``panel``, ``xyzobs.px.value``.
+    experiments : ExperimentList
 
     Yields
     ------
@@ -164,17 +224,16 @@ def panels(dataset: Dataset) -> Iterator[tuple[int, np.ndarray, PixelGeometry]]:
     geometry : PixelGeometry
         Where they were made.
     """
-    observations = dataset.observations
-    panel_count = max(len(experiment.detector) for experiment in dataset.experiments)
-    key = flumpy.to_numpy(observations["id"]).astype(np.int64)
+    panel_count = max(len(experiment.detector) for experiment in experiments)
+    key = columns["id"].astype(np.int64)
     key *= panel_count
-    key += flumpy.to_numpy(observations["panel"].as_int())
-    xyz = flumpy.to_numpy(observations["xyzobs.px.value"])
+    key += columns["panel"].astype(np.int64)
+    xyz = columns["xyzobs.px.value"]
     for group, rows_of_group in rows_by_key(key):
         experiment, panel_index = divmod(group, panel_count)
         for begin in range(0, len(rows_of_group), CHUNK):
             rows = rows_of_group[begin : begin + CHUNK]
-            yield experiment, rows, PixelGeometry(dataset.experiments[experiment], panel_index, xyz[rows])
+            yield experiment, rows, PixelGeometry(experiments[experiment], panel_index, xyz[rows].astype(float))
 
 
 def rows_by_key(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -187,7 +246,24 @@ def rows_by_key(keys: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def report(dataset: Dataset, corrections: CombinedCorrection) -> dict:
+    """As :func:`report_of_sums`, for observations in memory."""
+    ids = flumpy.to_numpy(dataset.observations["id"])
+    columns = _columns(dataset, FOR_INTENSITIES) | {"id": ids}
+    sums = sums_by_experiment(columns, np.zeros(len(ids), dtype=np.int64))
+    return report_of_sums(sums, len(dataset.experiments), corrections.summary())
+
+
+def report_of_sums(sums: Sums, n: int, factors: dict[str, dict[str, float]]) -> dict:
     """Write what was done to the log, and return it ready for JSON.
+
+    Parameters
+    ----------
+    sums : dict of int to ndarray, shape (4, BINS)
+        By experiment.
+    n : int
+        Number of experiments.
+    factors : dict
+        Of :meth:`CombinedCorrection.summary`.
 
     Returns
     -------
@@ -195,25 +271,18 @@ def report(dataset: Dataset, corrections: CombinedCorrection) -> dict:
         ``corrections``: minimum, mean and maximum of each factor; ``experiments``: for each the number of observations,
         photons, expected background photons, and the mean intensity.
     """
-    factors = corrections.summary()
     rows = [[name, *(f"{value:.4g}" for value in values.values())] for name, values in factors.items()]
     header = ["correction", "minimum", "mean", "maximum"]
     logger.info("\nCorrections over all observations:\n%s", tabulate(rows, header))
-    observations = dataset.observations
-    ids = flumpy.to_numpy(observations["id"])
-    n = len(dataset.experiments)
-    counts, background, response = (
-        np.bincount(ids, flumpy.to_numpy(observations[name]), n)
-        for name in ("counts", "background.sum.value", "response")
-    )
+    totals = [sums[i].sum(axis=1) if i in sums else np.zeros(4) for i in range(n)]
     experiments = [
         {
-            "observations": int(number),
-            "photons": float(counts[i]),
-            "background": float(background[i]),
-            "mean_intensity": float((counts[i] - background[i]) / response[i]) if number else None,
+            "observations": int(total[NUMBER]),
+            "photons": float(total[COUNTS]),
+            "background": float(total[BACKGROUND]),
+            "mean_intensity": float((total[COUNTS] - total[BACKGROUND]) / total[RESPONSE]) if total[NUMBER] else None,
         }
-        for i, number in enumerate(np.bincount(ids, minlength=n))
+        for total in totals
     ]
     if low := [i for i, e in enumerate(experiments) if e["background"] > e["photons"]]:
         logger.warning(
