@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import collections
 import contextlib
@@ -48,6 +49,17 @@ class _Connection:
     client: Client
     cluster: LocalCluster | None = None
     folder: str | None = None
+    told_of_threads: bool = False
+
+    def workers(self) -> int:
+        """How many there are now."""
+        threads = self.client.nthreads()
+        if not self.told_of_threads and any(number > 1 for number in threads.values()):
+            logger.warning(
+                "Workers have several threads, of which one is used: start them with --nthreads 1 --nworkers N."
+            )
+            self.told_of_threads = True
+        return len(threads)
 
 
 _connection: _Connection | None = None
@@ -84,7 +96,7 @@ def dask_outcomes(
         for number, task in enumerate(tasks):
             with _told_of_cluster(connection, description):
                 if time.monotonic() - counted > PATIENCE:  # the cluster may grow
-                    ahead, counted = 4 * max(1, len(client.nthreads())), time.monotonic()
+                    ahead, counted = 4 * max(1, connection.workers()), time.monotonic()
                 # as bytes, because Dask would look for futures and keys in it
                 waiting.append(client.submit(work, cloudpickle.dumps(task), key=f"{name}-{number}", pure=False))
             if len(waiting) > ahead:
@@ -92,8 +104,9 @@ def dask_outcomes(
         while waiting:
             yield _outcome(waiting.popleft(), connection, description)
     finally:
-        with contextlib.suppress(Exception):
-            client.cancel(list(waiting))
+        if client.status == "running":  # or it would try for long
+            with contextlib.suppress(Exception):
+                client.cancel(list(waiting))
 
 
 def _outcome(future: Future, connection: _Connection, description: str) -> parallel.Outcome:
@@ -106,7 +119,7 @@ def _outcome(future: Future, connection: _Connection, description: str) -> paral
             try:
                 return future.result(timeout=PATIENCE)
             except TimeoutError:
-                if not told and not connection.client.nthreads():
+                if not told and not connection.workers():
                     logger.warning("%s has no workers: waiting for them.", connection.place)
                     told = True
 
@@ -160,20 +173,24 @@ def _to_scheduler(scheduler: str) -> _Connection:
 
     address = _address(scheduler)
     try:
+        asyncio.run(_answers(address))  # for a client that finds nobody is not quiet about it
         client = Client(address, timeout=PATIENCE, set_as_default=False, name="dials_diffuse")
-        threads = client.nthreads()
     except (OSError, ValueError, ImportError) as error:
         raise Sorry(
             f"No Dask scheduler answers at {address} (mp.scheduler={scheduler}): start one with dask scheduler, or "
             "correct the address."
         ) from error
-    if any(number > 1 for number in threads.values()):
-        logger.warning(
-            "Workers at %s have several threads, of which one is used: start them with --nthreads 1 --nworkers N.",
-            address,
-        )
-    logger.info("%d workers at %s", len(threads), address)
-    return _Connection((), f"The Dask scheduler at {address}", client)
+    connection = _Connection((), f"The Dask scheduler at {address}", client)
+    logger.info("%s has %d workers.", connection.place, connection.workers())
+    return connection
+
+
+async def _answers(address: str) -> None:
+    from distributed import Security
+    from distributed.comm import connect
+
+    comm = await connect(address, timeout=PATIENCE, **Security().get_connection_args("client"))
+    await comm.close()
 
 
 def _address(scheduler: str) -> str:
@@ -211,7 +228,7 @@ def _on_this_machine(nproc: int) -> _Connection:
             n_workers=nproc,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},  # any free port, not 8787
             local_directory=folder,
             silence_logs=logging.CRITICAL,
         )
@@ -230,7 +247,7 @@ def close() -> None:
     if connection is None:
         return
     with contextlib.suppress(Exception):
-        connection.client.close(timeout=PATIENCE)
+        connection.client.close(timeout=2 * PATIENCE)  # one that lost its scheduler looks for it so long
     if connection.cluster is not None:
         for nanny in connection.cluster.workers.values():
             with contextlib.suppress(Exception):

@@ -102,6 +102,10 @@ class Share:
         self.seconds += outcome.seconds
         self.memory = max(self.memory, outcome.memory)
 
+    def texts(self) -> list[str]:
+        """As the summary has it."""
+        return [f"{self.pieces:.0f}", f"{self.seconds:.1f}", f"{self.memory / 1e6:.0f}"]
+
 
 #: What was done since the program began, by step and worker.
 _shares: dict[str, dict[str, Share]] = {}
@@ -112,30 +116,23 @@ def summary() -> str:
     rows = []
     for step, shares in _shares.items():
         if len(shares) > MANY:
-            spreads = [
-                "{:.0f} / {:.0f} / {:.0f}".format(*np.percentile(values, (0, 50, 100)))
-                for values in zip(*map(_numbers, shares.values()))
-            ]
+            numbers = np.array([(share.pieces, share.seconds, share.memory) for share in shares.values()])
+            least, middle, most = (Share(*row).texts() for row in np.percentile(numbers, (0, 50, 100), axis=0))
+            spreads = [" / ".join(texts) for texts in zip(least, middle, most)]
             rows.append([step, f"{len(shares)} workers: min / median / max", *spreads])
         elif len(shares) > 1:
-            rows += [
-                [step, name, *(f"{number:.4g}" for number in _numbers(shares[name]))]
-                for name in sorted(shares, key=lambda name: (len(name), name))
-            ]
+            names = sorted(shares, key=lambda name: (len(name), name))
+            rows += [[step, name, *shares[name].texts()] for name in names]
     return tabulate(rows, headers=["Step", "Worker", "Pieces", "Busy / s", "Peak memory / MB"]) if rows else ""
-
-
-def _numbers(share: Share) -> tuple[int, float, float]:
-    return share.pieces, share.seconds, share.memory / 1e6
 
 
 @contextlib.contextmanager
 def until_end_of_program() -> Iterator[None]:
-    """Part from workers and forget what they did when the program ends, however it does."""
+    """Part from workers when the program ends, however it does; what they did is summed from here on."""
+    _shares.clear()
     try:
         yield
     finally:
-        _shares.clear()
         if dask_map := sys.modules.get("dials_diffuse.dask_map"):
             dask_map.close()
 

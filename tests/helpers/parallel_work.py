@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from dials.util import Sorry
@@ -76,3 +77,13 @@ def wait_for(file: Path, task: int) -> int:
     while not file.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     return task
+
+
+def program(file: str) -> None:
+    """A program whose work on a Dask cluster of its own takes half a minute."""
+    from dials_diffuse.parameters import parameters
+    from dials_diffuse.program import handled_errors
+
+    with handled_errors():
+        mp = parameters("merge", "nproc=2", "method=dask").mp
+        list(parallel_map(partial(wait_for, Path(file)), range(8), mp, "Working"))
