@@ -1,4 +1,4 @@
-# make test | demo | bench | bench-scale | bench-maps | lint: each sets up what it needs by itself.
+# make test | demo | bench | bench-scale | bench-memory | bench-maps | lint: each sets up what it needs by itself.
 #
 # A Python that has DIALS (an active conda environment, or PYTHON=...) is used as it is; elsewhere Debian's or Ubuntu's
 # packages are installed (root or sudo needed) and a virtual environment is made over them. Chromium, where it is to be
@@ -13,16 +13,18 @@ APT := dials python3-numba python3-h5py python3-scipy python3-matplotlib python3
        python3-pytest-xdist python3-setuptools python3-wheel python3-pip python3-venv
 
 ifeq ($(HAS_DIALS)$(filter /usr/bin/% /bin/%,$(PYTHON)),yes)
+BASE := $(PYTHON)
 BIN := $(dir $(PYTHON))
 READY := .ready-$(shell echo $(PYTHON) | md5sum | cut -c1-8)
 else
+BASE := /usr/bin/python3
 BIN := .venv/bin/
 READY := .venv/.ready
 endif
 RUN := $(BIN)python3
 export PATH := $(abspath $(BIN)):$(PATH)
 
-.PHONY: setup test demo bench bench-scale bench-maps lint clean
+.PHONY: setup test demo bench bench-scale bench-memory bench-maps lint clean
 setup: $(READY)
 
 .venv/.ready: setup.py pyproject.toml $(wildcard command_line/*.py)
@@ -52,7 +54,17 @@ bench: $(READY)
 	$(RUN) benchmarks/run.py
 
 bench-scale: $(READY)
-	$(RUN) benchmarks/bench_scale.py
+	-[ -e bench/mdx2 ] || $(MAKE) bench/mdx2
+	for bench in peers cost scale machine; do $(RUN) benchmarks/bench_$$bench.py || exit 1; done
+
+# A peer to compare with; without it that comparison is left out.
+bench/mdx2:
+	$(BASE) -m venv --system-site-packages $@
+	$@/bin/python3 -m pip install -q --disable-pip-version-check --no-deps mdx2 nexusformat simple-parsing loguru \
+	  papermill 'pandas<2.3' 'joblib>=1.4' docstring-parser colored hdf5plugin nbclient || { rm -rf $@; exit 1; }
+
+bench-memory: $(READY)
+	$(RUN) benchmarks/bench_memory.py
 
 bench-maps: $(READY)
 	for bench in maps map_operations view; do $(RUN) benchmarks/bench_$$bench.py || exit 1; done

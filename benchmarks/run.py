@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
+from measure import watch
 
 import dials_diffuse  # noqa: F401  sets LIBTBX_BUILD
 
-FRAMES = 100
+#: Frames that are simulated, of which the first so many are taken.
+SIMULATED = 200
+FRAMES = (100, 50, 25)
 MODELS = {"300K": ["detector.distance=100"], "6M": ["detector.distance=250"]}
 #: The cases of formats: file format or compression in NeXus, and a panel for each module.
 LAYOUTS = {
@@ -38,10 +39,10 @@ def main(folder: str) -> None:
     root = Path(folder).resolve()
     rows = []
     for model, options in MODELS.items():
-        path = root / model
+        path = root / f"{model}-{SIMULATED}"
         if not (path / "sweep.expt").exists():
-            make_sweep(path, model, options)
-        for frames in (FRAMES, FRAMES // 2, FRAMES // 4):
+            make_sweep(path, f"detector.model={model}", *options)
+        for frames in FRAMES:
             for nproc in (1, 2):
                 rows.append(measure(path, model, frames, nproc))
                 print(format_row(rows[-1]) if len(rows) > 1 else HEADER + "\n" + format_row(rows[-1]), flush=True)
@@ -49,33 +50,36 @@ def main(folder: str) -> None:
     compare_layouts(root)
 
 
-def make_sweep(path: Path, model: str, options: list[str]) -> None:
-    """Simulate a sweep; write it with its true models."""
+def make_sweep(path: Path, *options: str) -> None:
+    """Simulate a sweep of :data:`SIMULATED` frames of 0.1 degrees, if the options do not say otherwise, and write it
+    with its true models."""
     from dials_diffuse.algorithms.simulation.truth import Truth
 
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
-    sweep = ["sweeps=1", f"frames={FRAMES}", "oscillation.width=0.1", "header.perturb=False", "background.images=0"]
-    subprocess.run(["dials.diffuse_simulate", f"detector.model={model}", *sweep, *options], cwd=path, check=True)
+    sweep = ["sweeps=1", f"frames={SIMULATED}", "oscillation.width=0.1", "header.perturb=False", "background.images=0"]
+    subprocess.run(["dials.diffuse_simulate", *sweep, *options], cwd=path, check=True)
     write_models(path, Truth.from_file(path / "truth.json").experiments(check_format=True))
 
 
 def write_models(path: Path, experiments) -> None:
-    """Write an experiment, with reflections where DIALS predicts them."""
+    """Write experiments, with reflections where DIALS predicts them."""
     from dials.algorithms.spot_prediction import ScanStaticReflectionPredictor
     from dials.array_family import flex
 
-    experiment = experiments[0]
-    reflections = ScanStaticReflectionPredictor(experiment, dmin=1.5).for_ub(experiment.crystal.get_A())
-    x, y, z = reflections["xyzcal.px"].parts()
-    for unit in ("px", "mm"):
-        reflections[f"xyzobs.{unit}.value"] = reflections[f"xyzcal.{unit}"]
-    corners = [part + shift for part, width in ((x, 4), (y, 4), (z, 6)) for shift in (-width, width)]
-    reflections["bbox"] = flex.int6(*(corner.iround() for corner in corners))
-    reflections["intensity.sum.value"] = flex.double(len(reflections), 2000)
-    reflections["id"] = flex.int(len(reflections), 0)
-    reflections.experiment_identifiers()[0] = experiment.identifier
-    reflections.as_file(str(path / "sweep.refl"))
+    tables = []
+    for number, experiment in enumerate(experiments):
+        table = ScanStaticReflectionPredictor(experiment, dmin=1.5).for_ub(experiment.crystal.get_A())
+        x, y, z = table["xyzcal.px"].parts()
+        for unit in ("px", "mm"):
+            table[f"xyzobs.{unit}.value"] = table[f"xyzcal.{unit}"]
+        corners = [part + shift for part, width in ((x, 4), (y, 4), (z, 6)) for shift in (-width, width)]
+        table["bbox"] = flex.int6(*(corner.iround() for corner in corners))
+        table["intensity.sum.value"] = flex.double(len(table), 2000)
+        table["id"] = flex.int(len(table), number)
+        table.experiment_identifiers()[number] = experiment.identifier
+        tables.append(table)
+    flex.reflection_table.concat(tables).as_file(str(path / "sweep.refl"))
     experiments.as_file(str(path / "sweep.expt"))
 
 
@@ -92,12 +96,12 @@ def measure(path: Path, model: str, frames: int, nproc: int) -> dict:
     me = [sys.executable, __file__]
     row = {"model": model, "frames": frames, "nproc": nproc}
     for kind in ("decode", "bare"):
-        out, *_ = watch([*me, kind, str(short / "sweep.expt"), str(nproc)], short)
-        row[kind] = float(out.split()[-1])
+        row[kind] = float(watch([*me, kind, str(short / "sweep.expt"), str(nproc)], short).out.split()[-1])
     command = ["dials.diffuse_extract", "sweep.expt", "sweep.refl", "d_min=1.6", f"nproc={nproc}"]
-    out, row["seconds"], _, row["memory"] = watch(command, short)
-    row["extract"] = float(re.search(r"\((\d+) million pixels a second\)", out)[1])
-    row["observations"] = int(re.search(r"(\d+) observations from", out)[1])
+    cost = watch(command, short)
+    row["seconds"], row["memory"] = cost.wall, cost.memory
+    row["extract"] = float(re.search(r"\((\d+) million pixels a second\)", cost.out)[1])
+    row["observations"] = int(re.search(r"(\d+) observations from", cost.out)[1])
     return row
 
 
@@ -119,8 +123,9 @@ def format_row(row: dict) -> str:
 
 def report_correct(path: Path, model: str) -> None:
     """Time and memory of dials.diffuse_correct on all frames."""
-    _, seconds, _, memory = watch(["dials.diffuse_correct", "extracted.expt", "extracted.refl"], path / f"{FRAMES}")
-    print(f"\ndials.diffuse_correct, {model}, {FRAMES} frames: {seconds:.1f} s, {memory / 1e6:.0f} MB\n", flush=True)
+    cost = watch(["dials.diffuse_correct", "extracted.expt", "extracted.refl"], path / f"{FRAMES[0]}")
+    figures = f"{cost.wall:.1f} s, {cost.memory / 1e6:.0f} MB"
+    print(f"\ndials.diffuse_correct, {model}, {FRAMES[0]} frames: {figures}\n", flush=True)
 
 
 def compare_layouts(root: Path, repeats: int = 3) -> None:
@@ -132,16 +137,16 @@ def compare_layouts(root: Path, repeats: int = 3) -> None:
     layouts = [layout for layout in LAYOUTS if "bitshuffle" not in layout or h5z.filter_avail(FILTER)]
     for layout in layouts:
         if not (root / "layouts" / layout / "sweep.expt").exists():
-            make_layout(root / "layouts" / layout, root / "6M", *LAYOUTS[layout])
+            make_layout(root / "layouts" / layout, root / f"6M-{SIMULATED}", *LAYOUTS[layout])
     runs: dict[str, list[tuple[float, ...]]] = {layout: [] for layout in layouts}
     for _ in range(repeats):
         for layout in layouts:
             path = root / "layouts" / layout
-            out, *_ = watch([sys.executable, __file__, "decode", "sweep.expt", "1"], path)
+            decoded = watch([sys.executable, __file__, "decode", "sweep.expt", "1"], path).out.split()[-1]
             command = ["dials.diffuse_extract", "sweep.expt", "sweep.refl", "d_min=1.6", "nproc=1"]
-            log, wall, cpu, memory = watch(command, path)
-            extracted = float(re.search(r"\((\d+) million pixels a second\)", log)[1])
-            runs[layout].append((float(out.split()[-1]), extracted, wall, cpu, memory / 1e6))
+            cost = watch(command, path)
+            extracted = float(re.search(r"\((\d+) million pixels a second\)", cost.out)[1])
+            runs[layout].append((float(decoded), extracted, cost.wall, cost.cpu, cost.memory / 1e6))
     print("| images | panels | decode | extract | whole program | its CPU time | peak memory |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for layout, figures in runs.items():
@@ -178,39 +183,6 @@ def make_layout(path: Path, source: Path, images: str, multi_panel: bool) -> Non
         experiments[0].crystal = crystal
         experiments[0].identifier = experiment.identifier
     write_models(path, experiments)
-
-
-def watch(command: list[str], folder: Path) -> tuple[str, float, float, int]:
-    """Run a command; its output, wall time and CPU time in s, and the peak of the memory of all its processes in bytes.
-
-    Memory is the proportional set size, in which pages that processes share count once.
-    """
-    import psutil
-
-    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    peak, done = 0, threading.Event()
-
-    def look() -> None:
-        nonlocal peak
-        parent = psutil.Process(process.pid)
-        while not done.wait(0.05):
-            try:
-                family = [parent, *parent.children(recursive=True)]
-                peak = max(peak, sum(member.memory_full_info().pss for member in family))
-            except psutil.Error:
-                continue
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    out, _ = process.communicate()
-    done.set()
-    watcher.join()
-    if process.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{out}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return out, time.perf_counter() - began, cpu, peak
 
 
 def rate(kind: str, filename: str, nproc: int) -> float:
