@@ -433,8 +433,12 @@ def _against_others(deviate: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def _medians(values: np.ndarray, known: np.ndarray, default: float) -> np.ndarray:
     """Medians over the windows, column by column, shape (columns,); ``default`` where there are few."""
-    columns = (column[chosen] for column, chosen in zip(values.T, known.T))
-    return np.array([np.median(column) if len(column) >= ENOUGH else default for column in columns])
+    if len(values) < ENOUGH:
+        return np.full(values.shape[1], default)
+    n, column = known.sum(axis=0), np.arange(values.shape[1])
+    ordered = np.sort(np.where(known, values, np.inf), axis=0)
+    middle = ordered[np.maximum(n - 1, 0) // 2, column] + ordered[np.minimum(n // 2, len(values) - 1), column]
+    return np.where(n >= ENOUGH, middle / 2, default)
 
 
 def _worst(hits: list[_Hit]) -> list[_Hit]:

@@ -121,9 +121,20 @@ def _variance(squares: np.ndarray, noise: np.ndarray) -> float:
 
 
 def neighbour_keys(voxels: np.ndarray, grid: GlobalGrid) -> np.ndarray:
-    """Keys of the representatives of the six voxels that share a face with each, shape (6, m), -1 beyond the grid."""
-    steps = np.concatenate([np.eye(3, dtype=np.int32), -np.eye(3, dtype=np.int32)])
-    return np.stack([grid.asu_keys(voxels + step) for step in steps])
+    """Keys of the representatives of the six voxels that share a face with each, shape (6, m), -1 beyond the grid.
+
+    The voxels, shape (m, 3), are in the asymmetric unit, in the order of their keys. Those that are neighbours of each
+    other need not be mapped there.
+    """
+    own = grid.index2key(voxels)
+    keys = np.full((6, len(own)), -1, dtype=np.int64)
+    for of_step, step in zip(keys, np.concatenate([np.eye(3, dtype=np.int32), -np.eye(3, dtype=np.int32)])):
+        inside = np.flatnonzero(grid.contains(voxels + step))
+        found = grid.index2key(voxels[inside] + step)
+        others = np.flatnonzero(own[np.minimum(np.searchsorted(own, found), len(own) - 1)] != found)
+        found[others] = grid.index2key(grid.map_to_asu(voxels[inside[others]] + step))
+        of_step[inside] = found
+    return keys
 
 
 def _median_of_neighbours(values: np.ndarray, keys: np.ndarray, neighbours: Iterable[np.ndarray]) -> np.ndarray:

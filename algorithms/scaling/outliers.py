@@ -27,15 +27,15 @@ from functools import partial
 import libtbx.phil
 import numpy as np
 from dxtbx.model import Detector
-from numba import njit
 from scipy.special import ndtr
 
 from dials_diffuse.algorithms.scaling.expectation import radial_bins
-from dials_diffuse.algorithms.scaling.local_prior import CUT, LocalPrior, local_prior, neighbour_keys
+from dials_diffuse.algorithms.scaling.local_prior import LocalPrior, local_prior, neighbour_keys
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.algorithms.scaling.panel_tiles import PanelTiles
 from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions, total
-from dials_diffuse.algorithms.scaling.tails import equivalent_deviate, root_deviate, tukey_weight
+from dials_diffuse.algorithms.scaling.robust_means import means_of_others, medians, robust_means
+from dials_diffuse.algorithms.scaling.tails import equivalent_deviate
 from dials_diffuse.grid import GlobalGrid
 
 logger = logging.getLogger("dials.diffuse.scaling")
@@ -45,8 +45,8 @@ REASONS = ("kept", "high", "low", "voxel")
 HIGH, LOW, VOXEL = 1, 2, 3
 #: Name by which the codes are kept with a partition: int8, one for each of the observations that were looked at.
 REASON = "reason"
-#: Rounds of robust means and expectations from neighbours; iterations of each robust mean.
-ROUNDS, ITERATIONS = 2, 5
+#: Rounds of robust means and expectations from neighbours.
+ROUNDS = 2
 #: Deviates below this are not worth the exact formula.
 SMALL = 2.0
 #: Tiles along the longest edge of a detector in :func:`outlier_maps`.
@@ -163,11 +163,10 @@ class _Look:
 
 def _first_look(grid: GlobalGrid, partition: Partition, observations: GroupedObservations) -> _Look:
     """Put the voxels' keys, and medians in place of their means, with the partition."""
-    medians = np.zeros((2, len(observations.voxels)))
+    means = np.zeros((2, len(observations.voxels)))
     for voxels, _, part in observations.parts(CHUNK):
-        nothing = np.zeros(len(part.voxels))
-        medians[0, voxels] = _medians(part, part.response, nothing, nothing)
-    partition.put(MEANS, medians)
+        means[0, voxels] = medians(part)
+    partition.put(MEANS, means)
     partition.put(KEYS, grid.index2key(observations.voxels))
     partition.put(NEIGHBOURS, neighbour_keys(observations.voxels, grid))
     return _Look(bool((observations.signal > 0).any()), float(observations.response.max(initial=0)))
@@ -211,18 +210,8 @@ def _put_robust_means(partition: Partition, observations: GroupedObservations) -
     prior = LocalPrior(*partition.get(PRIOR))
     means = np.empty((2, len(observations.voxels)))
     for voxels, _, part in observations.parts(CHUNK):
-        robust = _robust_means(part, _of(prior, voxels))
-        means[0, voxels], means[1, voxels] = robust.mean, robust.variance
+        means[:, voxels] = robust_means(part, _of(prior, voxels))
     partition.put(MEANS, means)
-
-
-@dataclass
-class _Robust:
-    """Robust means of voxels from their observations alone, their variances, shape (m,); the weights, shape (n,)."""
-
-    mean: np.ndarray
-    variance: np.ndarray
-    information: np.ndarray
 
 
 def _of(prior: LocalPrior, voxels: slice) -> LocalPrior:
@@ -237,75 +226,6 @@ def _first_prior(medians: np.ndarray, q: np.ndarray, response: float) -> LocalPr
     mean = np.array([np.median(medians[order[begin:end]]) for begin, end in zip(edges[:-1], edges[1:])])
     mean = np.maximum(mean, 1e-3 * max(mean.max(), 1 / response))[bins]
     return LocalPrior(mean, mean**2)
-
-
-def _medians(part: GroupedObservations, weight: np.ndarray, prior: np.ndarray, prior_weight: np.ndarray) -> np.ndarray:
-    """Weighted median of the observed intensities of each voxel and the prior's, shape (m,).
-
-    The median of whole numbers with the mean mu is about mu - 1/3 where mu is small, so 1/3 photon is added.
-    """
-    median = np.empty(len(part.voxels))
-    _fill_medians((part.signal + 1 / 3) / part.response, weight, part.first, prior, prior_weight, median)
-    return median
-
-
-@njit(cache=True, nogil=True)
-def _fill_medians(value, weight, first, prior, prior_weight, median):
-    """Weighted medians of runs of values, the prior's among them where it belongs; sorting all at once takes ten times
-    as long."""
-    for voxel in range(len(prior)):
-        begin, end = first[voxel], first[voxel + 1]
-        order = begin + np.argsort(value[begin:end])
-        half = (weight[begin:end].sum() + prior_weight[voxel]) / 2
-        found = prior[voxel]
-        place = 0  # of the prior
-        for row in order:
-            if value[row] > prior[voxel]:
-                break
-            place += 1
-        total = 0.0
-        for number in range(len(order) + 1):
-            if number == place:
-                total += prior_weight[voxel]
-                found = prior[voxel]
-            else:
-                row = order[number - (number > place)]
-                total += weight[row]
-                found = value[row]
-            if total >= half:
-                break
-        median[voxel] = found
-
-
-def _robust_means(part: GroupedObservations, prior: LocalPrior, kept: np.ndarray | float = 1.0) -> _Robust:
-    """Iteratively reweighted means of voxels; the prior is one more observation, and as open to doubt as the others."""
-    u, y = part.response, part.signal
-    information = kept * u**2 / part.variance(prior.mean)
-    median = _medians(part, information, prior.mean, 1 / prior.variance)
-    credibility = prior.variance / (
-        prior.variance + 1.57 / np.maximum(part.sum(information), 1e-9 / prior.variance)
-    )  # 1.57: a median's variance
-    estimate = _positive(prior.mean + credibility * (median - prior.mean), prior)
-    for _ in range(ITERATIONS):
-        deviate = root_deviate(y + part.noise, u * part.spread(estimate) + part.noise, part.variance(estimate))
-        weight = tukey_weight(deviate, CUT) * information
-        known, weighted = part.sum(weight), part.sum(weight * y / u)
-        estimate = _positive(_with_prior(weighted, known, prior)[0], prior)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return _Robust(weighted / known, 1 / known, weight)
-
-
-def _with_prior(weighted: np.ndarray, known: np.ndarray, prior: LocalPrior) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the observations and the prior, and its variance; the prior has less weight the farther it is off."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        off = np.where(known > 0, (weighted / known - prior.mean) / np.sqrt(prior.variance + 1 / known), 0)
-    weight = tukey_weight(off, CUT) / prior.variance
-    total = np.maximum(known + weight, 1e-12 / prior.variance)
-    return (weighted + weight * prior.mean) / total, 1 / total
-
-
-def _positive(intensity: np.ndarray, prior: LocalPrior) -> np.ndarray:
-    return np.maximum(intensity, 1e-3 * prior.mean)
 
 
 def _deviates_from_mates(
@@ -330,16 +250,10 @@ def _deviates_from_mates(
 
 def _compare(part: GroupedObservations, prior: LocalPrior, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Deviates of observations from the mean of the others that are kept, and the photons expected; each shape (n,)."""
-    u, y, spread = part.response, part.signal, part.spread
-    information = _robust_means(part, prior, kept).information
-    known = spread(part.sum(information)) - information
-    weighted = spread(part.sum(information * y / u)) - information * y / u
-    alone = known <= 1e-9 * information
-    others = LocalPrior(spread(prior.mean), spread(prior.variance))
-    mean, variance = _with_prior(np.where(alone, 0, weighted), np.where(alone, 0, known), others)
-    mean = _positive(mean, others)
+    u = part.response
+    mean, variance = means_of_others(part, prior, kept)
     # The information is that at the prior's mean; the photons are as many as the voxel's own mean makes.
-    inflation = part.error_model.variance(u * mean, part.noise) / part.error_model.variance(u * others.mean, part.noise)
+    inflation = part.error_model.variance(u * mean, part.noise) / part.variance(prior.mean)
     deviate = _deviates(part, u * mean, u**2 * variance * np.maximum(inflation, 1))
     return deviate, u * mean + part.noise
 
