@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 from dials.util import Sorry
+from numba import njit
 
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.grid import GlobalGrid
@@ -76,8 +77,26 @@ def group_of_observations(
         return observations.experiment.astype(np.int64)
     if kind == "operation":
         return grid.index2key(own)
-    voxel = np.repeat(observations.voxels, observations.multiplicity, axis=0)
-    return (replace(grid, friedel_apart=True).map_to_asu(own) != voxel).any(axis=1).astype(np.int64)
+    voxels = observations.spread(np.arange(len(observations.voxels)))
+    return 1 - _is_rotated(own, observations.voxels, voxels, replace(grid, friedel_apart=True).rotations)
+
+
+@njit(cache=True, nogil=True)
+def _is_rotated(own: np.ndarray, voxels: np.ndarray, number: np.ndarray, rotations: np.ndarray) -> np.ndarray:
+    """Whether a rotation takes each of n indices to the voxel of that number; 0 or 1, shape (n,), int64."""
+    found = np.zeros(len(own), dtype=np.int64)
+    for i in range(len(own)):
+        h, k, l = own[i]
+        wanted = voxels[number[i]]
+        for r in rotations:
+            if (
+                h * r[0, 0] + k * r[1, 0] + l * r[2, 0] == wanted[0]
+                and h * r[0, 1] + k * r[1, 1] + l * r[2, 1] == wanted[1]
+                and h * r[0, 2] + k * r[1, 2] + l * r[2, 2] == wanted[2]
+            ):
+                found[i] = 1
+                break
+    return found
 
 
 def number_groups(observations: GroupedObservations, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
