@@ -45,6 +45,10 @@ output {
   expand = True
     .type = bool
     .help = "Fill the map with all voxels that are equivalent under the Laue group. The asymmetric unit alone if False."
+  partitioned = False
+    .type = bool
+    .help = "Observations in folders of partitions (extracted.parts, corrected.parts, scaled.parts) in place of .refl"
+            "files, for data that are larger than memory."
   json = process.json
     .type = path
     .help = "What ran, on what, with what result; it is from this that a second run knows what needs not be done again."

@@ -82,7 +82,7 @@ def import_background(names: Sequence[str], work: Work) -> list[Path]:
 def _check_inputs_stay(inputs: list[Path], folders: list[Path]) -> None:
     """See that no file given is one that will be written."""
     written = {(folder / name).resolve() for folder in folders for names in STATES.values() for name in names}
-    written |= {Path(name).resolve() for name in TOGETHER}
+    written |= {Path(name).resolve() for name in (*TOGETHER, "scaled.refl")}
     if taken := [path for path in inputs if path.resolve() in written]:
         raise Sorry(f"{taken[0]} would be overwritten: choose another output.prefix, or work in another folder.")
 

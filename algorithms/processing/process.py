@@ -56,7 +56,8 @@ def process(line: CommandLine, parameters: Parameters, this_run: ProcessRecord) 
         finally:
             record.content["sweeps"] = {sweep.name: sweep.numbers | {"left_out": sweep.left_out} for sweep in sweeps}
             record.write()
-    return [*TOGETHER, parameters.values.output.json]
+    refl = diffuse_steps.observations("scaled", parameters)
+    return [*TOGETHER, refl, parameters.values.output.json]
 
 
 def _to_map(sweeps: list[Sweep], work: Work) -> None:
@@ -87,7 +88,7 @@ def _to_map(sweeps: list[Sweep], work: Work) -> None:
         raise Sorry("There is no map, because all sweeps are left out: the reasons are above.")
     try:
         work.runner.run(diffuse_steps.scale(included(sweeps), work.parameters, work.nproc))
-        work.runner.run(diffuse_steps.merge(work.parameters))
+        work.runner.run(diffuse_steps.merge(work.parameters, work.nproc))
     except StepFailed as error:
         raise Sorry(f"{error}.") from None
 
@@ -99,7 +100,7 @@ def _observe(sweep: Sweep, masks: list[Path], background: list[Path], number: in
         masks = run(diffuse_steps.mask(sweep, sweep.files, parameters, nproc))
     run(diffuse_steps.extract(sweep, sweep.files, masks, parameters, nproc))
     scale = _of_sweep(parameters.values.background_model.scale, number)
-    run(diffuse_steps.correct(sweep, background, scale, parameters))
+    run(diffuse_steps.correct(sweep, background, scale, parameters, nproc))
     experiments = json.loads((sweep.folder / "corrected.json").read_text())["experiments"]
     sweep.numbers |= {name: sum(part[name] for part in experiments) for name in ("observations", "photons")}
 

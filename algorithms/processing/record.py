@@ -15,6 +15,7 @@ from pathlib import Path
 from dials.util import Sorry
 
 from dials_diffuse.output import whole_files
+from dials_diffuse.partitioned_table import PartitionedTable
 from dials_diffuse.provenance import ProcessRecord, hash_file
 
 
@@ -141,6 +142,10 @@ def _stat(path: Path) -> list[int]:
 
 def _unchanged(name: str, file: dict) -> bool:
     path = Path(name)
+    if path.is_dir():
+        with contextlib.suppress(Sorry):
+            return PartitionedTable(path).hash() == file["sha256"]
+        return False
     return path.is_file() and (_stat(path) == file["stat"] or hash_file(path) == file["sha256"])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ class Runner:
             return [Path(name) for name in entry["outputs"]]
         self.record.forget(step.name)
         for path in step.written():
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         if step.phil:
             (step.folder / f"{step.program}.phil").write_text(step.phil)
         arguments = step.arguments()

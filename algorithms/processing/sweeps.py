@@ -26,8 +26,8 @@ STATES = {
     "integrated": ("integrated.expt", "integrated.refl"),
 }
 
-#: What is made of all sweeps, in the folder where the user stands.
-TOGETHER = ("scaled.expt", "scaled.refl", "merged.refl", "merged.nxs")
+#: What is made of all sweeps, beside the scaled observations, in the folder where the user stands.
+TOGETHER = ("scaled.expt", "merged.refl", "merged.nxs")
 
 #: Endings of files that hold many images each.
 MULTI_IMAGE_ENDINGS = (".h5", ".hdf5", ".nxs")
