@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dials_diffuse.algorithms.scaling.expectation import radial_bins
+from dials_diffuse.algorithms.scaling.expectation import RadialPrior, radial_bins
 from dials_diffuse.algorithms.scaling.tails import tukey_weight
 from dials_diffuse.grid import GlobalGrid
 
@@ -55,18 +55,27 @@ def local_prior(
     q : ndarray, shape (m,)
         |q| of the voxels, 1/Angstrom.
     """
-    bins = radial_bins(q)
-    mean, between = robust_moments(bins, intensity, variance)
-    nodes = np.bincount(bins, q) / np.bincount(bins)
-    mean, between = np.interp(q, nodes, mean), np.interp(q, nodes, between)
-    with np.errstate(invalid="ignore"):
-        credibility = between / (between + variance)
-        expected = mean + np.where(credibility > 0, credibility * (np.maximum(intensity, 0) - mean), 0)
-    around = _median_of_neighbours(expected, keys, neighbours)
+    radial = _radial_prior(intensity, variance, q)
+    around = _median_of_neighbours(_shrunk(intensity, variance, q, radial), keys, neighbours)
+    mean = radial.mean_at(q)
     around = np.where(np.isfinite(around), np.maximum(around, 0.01 * mean), mean)
+    del mean  # there may be 10^8 voxels
     classes = _classes(keys, grid, q)
     ratio, scatter = robust_moments(classes, intensity / around, variance / around**2)
     return LocalPrior(around * ratio[classes], around**2 * scatter[classes])
+
+
+def _radial_prior(intensity: np.ndarray, variance: np.ndarray, q: np.ndarray) -> RadialPrior:
+    bins = radial_bins(q)
+    return RadialPrior(np.bincount(bins, q) / np.bincount(bins), *robust_moments(bins, intensity, variance))
+
+
+def _shrunk(intensity: np.ndarray, variance: np.ndarray, q: np.ndarray, prior: RadialPrior) -> np.ndarray:
+    """Intensities as they are expected with that prior, shape (m,); where nothing is known the prior's mean."""
+    mean, between = prior.mean_at(q), prior.variance_at(q)
+    with np.errstate(invalid="ignore"):
+        credibility = between / (between + variance)
+        return mean + np.where(credibility > 0, credibility * (np.maximum(intensity, 0) - mean), 0)
 
 
 def robust_moments(group: np.ndarray, value: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -85,6 +94,7 @@ def robust_moments(group: np.ndarray, value: np.ndarray, noise: np.ndarray) -> t
         The mean is at least its own standard error, so above 0. The variance, with the noise added, makes 68 % of the
         deviations lie within 1 and 95 % within 1.96 standard deviations, or more: with the heavier tail of the two.
     """
+    group = group.astype(np.int16)  # sorts faster
     order = np.argsort(group, kind="stable")
     edges = np.searchsorted(group[order], np.arange(group.max() + 2))
     moments = []
@@ -157,11 +167,11 @@ def _classes(keys: np.ndarray, grid: GlobalGrid, q: np.ndarray) -> np.ndarray:
     for begin in range(0, len(keys), CHUNK):
         voxels = grid.key2index(keys[begin : begin + CHUNK])
         away[begin : begin + CHUNK] = np.minimum(np.abs((voxels + ndiv // 2) % ndiv - ndiv // 2).max(axis=1), 2)
-    classes = np.empty(len(q), dtype=np.int64)
+    classes = np.empty(len(q), dtype=np.int16)
     n = 0
     for i in range(3):
         chosen = away == i
         if chosen.any():
             classes[chosen] = n + radial_bins(q[chosen], 20, 200)
-            n = classes[chosen].max() + 1
+            n = int(classes[chosen].max()) + 1
     return classes

@@ -12,7 +12,7 @@ What is left of a voxel, all together, is at last compared with the expectation 
 nothing predicted, and ice, are seen by all mates alike.
 
 All this is done partition by partition, in six looks at the observations. In one place there are numbers of voxels (for
-a voxel's neighbours may be in another partition), about 100 bytes each, and histograms of deviates.
+a voxel's neighbours may be in another partition), about 150 bytes each, and histograms of deviates.
 
 Sources: Beaton & Tukey (1974) Technometrics 16, 147 (biweight); Cook & Weisberg (1982) Residuals and Influence in
 Regression, section 2.2 (deleted residuals).
