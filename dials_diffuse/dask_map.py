@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
+import distributed  # noqa: F401  sets its loggers' levels, and is missed here if it is not there
 import libtbx.phil
 from dials.util import Sorry
 from dials.util.version import dials_version
@@ -158,8 +159,6 @@ def _connect(scheduler: str | None, nproc: int) -> _Connection:
     asked_for = (scheduler,) if scheduler else (None, nproc)
     if _connection is None or _connection.asked_for != asked_for:
         close()
-        import distributed  # noqa: F401  sets its loggers' levels
-
         for name in ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what matters is told by Sorry
         _connection = _to_scheduler(scheduler) if scheduler else _on_this_machine(nproc)

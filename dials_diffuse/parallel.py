@@ -157,7 +157,12 @@ def parallel_map(
         return
     outcomes = None
     if tasks and getattr(mp, "method", "processes") == "dask":
-        from dials_diffuse.dask_map import dask_outcomes
+        try:
+            from dials_diffuse.dask_map import dask_outcomes
+        except ModuleNotFoundError as error:
+            raise Sorry(
+                f"mp.method=dask needs Dask distributed, of which there is no {error.name}: install it."
+            ) from error
 
         outcomes = dask_outcomes(function, tasks, mp, description)
     elif (nproc := number_of_processes(mp, len(tasks))) > 1:

@@ -85,5 +85,5 @@ def program(file: str) -> None:
     from dials_diffuse.program import handled_errors
 
     with handled_errors():
-        mp = parameters("merge", "nproc=2", "method=dask").mp
+        mp = parameters("merge", "nproc=1", "method=dask").mp
         list(parallel_map(partial(wait_for, Path(file)), range(8), mp, "Working"))
