@@ -20,6 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,7 +173,9 @@ def _to_scheduler(scheduler: str) -> _Connection:
 
     address = _address(scheduler)
     try:
-        asyncio.run(_answers(address))  # for a client that finds nobody is not quiet about it
+        # Asked first, because a client that finds nobody is not quiet; in a thread, for notebooks have a loop in theirs.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, _answers(address)).result()
         client = Client(address, timeout=PATIENCE, set_as_default=False, name="dials_diffuse")
     except (OSError, ValueError, ImportError) as error:
         raise Sorry(

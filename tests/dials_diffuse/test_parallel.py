@@ -69,6 +69,11 @@ def test_few_tasks_wait_at_a_time(local):
         assert [next(results), next(results)] == [0, 1]
         assert len(asked_for) < 15
         results.close()
+    held = dask_map._connection.cluster.scheduler.tasks
+    deadline = time.monotonic() + 5
+    while held and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not held  # nothing is kept for longer than needed
 
 
 class Recorded(list):
