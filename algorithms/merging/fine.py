@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import libtbx
 import libtbx.phil
 import numpy as np
 from dials.array_family import flex
@@ -30,7 +29,6 @@ from dials_diffuse.algorithms.scaling.outliers import REASON, find_outliers
 from dials_diffuse.algorithms.scaling.partitions import VoxelPartitions
 from dials_diffuse.dataset import Dataset, forget_identifiers, models_and_reflections, read_diffuse_header
 from dials_diffuse.grid import GlobalGrid
-from dials_diffuse.parallel import Mp
 from dials_diffuse.parameters import phil_scope
 from dials_diffuse.phil_scope.outliers import phil_scope as outliers_scope
 from dials_diffuse.program import Session
@@ -87,7 +85,7 @@ def fine_dataset(
     experiments: ExperimentList,
     history: list[ProcessRecord],
     grid: GlobalGrid,
-    mp: Mp = libtbx.Auto,
+    mp: libtbx.phil.scope_extract,
 ) -> Dataset:
     """Extract the experiments of a scaled data set again on another grid, correct them and apply their scaling models.
 
@@ -100,8 +98,8 @@ def fine_dataset(
         are made anew, from reflections that must not have changed. Images that scaling excluded are left out again, and
         outliers are looked for with the parameters of scaling.
     grid : GlobalGrid
-    mp : libtbx.phil.scope_extract, int or libtbx.Auto
-        The scope ``mp``, or a number of processes.
+    mp : libtbx.phil.scope_extract
+        The scope ``mp``.
 
     Returns
     -------
@@ -213,7 +211,9 @@ def _parameters(record: ProcessRecord) -> libtbx.phil.scope_extract:
         raise Sorry(f"The parameters that {record.program} ran with cannot be used any more: {error}.") from error
 
 
-def _extract(run: _Run, identifiers: list[str], grid: GlobalGrid, mp: Mp) -> flex.reflection_table:
+def _extract(
+    run: _Run, identifiers: list[str], grid: GlobalGrid, mp: libtbx.phil.scope_extract
+) -> flex.reflection_table:
     """Extract those experiments of a run that are wanted."""
     params = run.params
     on_grid = phil_scope("extract").fetch(source=parse(grid.as_phil())).extract()
@@ -262,7 +262,7 @@ def _joined(tables: list[flex.reflection_table], identifiers: list[str]) -> flex
     return joined
 
 
-def _reject_outliers(dataset: Dataset, params: libtbx.phil.scope_extract, mp: Mp) -> None:
+def _reject_outliers(dataset: Dataset, params: libtbx.phil.scope_extract, mp: libtbx.phil.scope_extract) -> None:
     """Flag the outliers."""
     partitions = VoxelPartitions.of(scaled_observations(dataset), mp)
     find_outliers(partitions, dataset.grid, params)

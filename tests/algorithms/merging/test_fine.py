@@ -13,7 +13,9 @@ from dials_diffuse.algorithms.scaling.apply import apply_models
 from dials_diffuse.algorithms.scaling.exclude_images import exclude_images
 from dials_diffuse.dataset import Dataset
 from dials_diffuse.map_file import read_map
+from dials_diffuse.phil_scope.mp import phil_scope as mp_scope
 
+MP = mp_scope.extract().mp
 MASKING = ("d_min=1.8", "untrusted.rectangle=0,40,0,60", "bragg_mask.ellipsoid.n_sigma=4", "nproc=1")
 
 
@@ -48,7 +50,7 @@ def fine_of(folder, ndiv, d_min=None):
     """The fine data set, from files."""
     dataset = Dataset.from_files(str(folder / "scaled.expt"), str(folder / "scaled.refl"))
     grid = fine_grid(dataset.grid, ndiv, d_min)
-    return fine_dataset(dataset.experiments, dataset.history, grid, mp=1)
+    return fine_dataset(dataset.experiments, dataset.history, grid, MP)
 
 
 def sorted_columns(table):
@@ -118,19 +120,19 @@ def test_a_history_that_does_not_tell_enough(scaled):
     for record in dataset.history:
         record.experiments = []
     with pytest.raises(Sorry, match="older version"):
-        fine_dataset(dataset.experiments, dataset.history, dataset.grid)
+        fine_dataset(dataset.experiments, dataset.history, dataset.grid, MP)
     with pytest.raises(Sorry, match="how the data were scaled"):
-        fine_dataset(dataset.experiments, [], dataset.grid)
+        fine_dataset(dataset.experiments, [], dataset.grid, MP)
     for experiment in dataset.experiments:
         experiment.scaling_model = None
     with pytest.raises(Sorry, match="no scaling models"):
-        fine_dataset(dataset.experiments, dataset.history, dataset.grid)
+        fine_dataset(dataset.experiments, dataset.history, dataset.grid, MP)
 
 
 def test_some_of_the_sweeps(scaled):
     """The second alone: its own extraction and correction are found in the history of both."""
     dataset = Dataset.from_files(scaled / "scaled.expt", scaled / "scaled.refl")
-    fine = fine_dataset(dataset.experiments[1:], dataset.history, dataset.grid, mp=1)
+    fine = fine_dataset(dataset.experiments[1:], dataset.history, dataset.grid, MP)
     ids = np.array(dataset.observations["id"])
     assert len(fine.observations) == np.sum(ids == 1)
     assert sum(fine.observations["counts"]) == np.array(dataset.observations["counts"])[ids == 1].sum()
@@ -166,7 +168,7 @@ def test_a_lower_resolution_needs_no_images(scaled, tmp_path, monkeypatch):
 def test_what_the_program_cannot_do(scaled, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arguments, message in (
-        ([str(scaled / "scaled.expt")], "reflection"),
+        ([str(scaled / "scaled.expt")], "0 files of observations"),
         ([str(scaled / f"coarse_{i}/reduced/corrected.expt") for i in (1, 2)] + ["grid.ndiv=2,2,2"], "one .expt file"),
         ([str(scaled / "coarse_1/reduced/corrected.expt"), "grid.ndiv=2,2,2"], "no scaling models"),
         ([str(scaled / "refined_1.expt"), "grid.ndiv=2,2,2"], "holds no grid"),
