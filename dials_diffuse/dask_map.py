@@ -23,18 +23,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cloudpickle
-import distributed  # noqa: F401  sets its loggers' levels, and is missed here if it is not there
+import dask
 import libtbx.phil
 from dials.util import Sorry
 from dials.util.version import dials_version
+from distributed import Client, Future, KilledWorker, LocalCluster, Nanny, Security, TimeoutError, get_worker
+from distributed.client import CancelledError
+from distributed.comm import connect
 
 from dials_diffuse import __version__, parallel
-
-if TYPE_CHECKING:
-    from distributed import Client, Future, LocalCluster, Nanny
 
 logger = logging.getLogger("dials.diffuse.dask")
 
@@ -113,8 +113,6 @@ def dask_outcomes(
 
 def _outcome(future: Future, connection: _Connection, description: str) -> parallel.Outcome:
     """Wait for one task."""
-    from distributed import TimeoutError
-
     told = False
     with _told_of_cluster(connection, description):
         while True:
@@ -129,9 +127,6 @@ def _outcome(future: Future, connection: _Connection, description: str) -> paral
 @contextlib.contextmanager
 def _told_of_cluster(connection: _Connection, description: str) -> Iterator[None]:
     """Turn errors of the cluster into user errors; those of tasks come in their outcomes."""
-    from distributed import KilledWorker
-    from distributed.client import CancelledError
-
     try:
         yield
     except Sorry:
@@ -164,16 +159,13 @@ def _connect(scheduler: str | None, nproc: int) -> _Connection:
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what matters is told by Sorry
         _connection = _to_scheduler(scheduler) if scheduler else _on_this_machine(nproc)
         _connection.asked_for = asked_for
-        atexit.register(close)
     return _connection
 
 
 def _to_scheduler(scheduler: str) -> _Connection:
-    from distributed import Client
-
     address = _address(scheduler)
     try:
-        # Asked first, because a client that finds nobody is not quiet; in a thread, for notebooks have a loop in theirs.
+        # Asked first, as a client that finds nobody is not quiet; in a thread, as notebooks have a loop in theirs.
         with ThreadPoolExecutor(1) as thread:
             thread.submit(asyncio.run, _answers(address)).result()
         client = Client(address, timeout=PATIENCE, set_as_default=False, name="dials_diffuse")
@@ -188,9 +180,6 @@ def _to_scheduler(scheduler: str) -> _Connection:
 
 
 async def _answers(address: str) -> None:
-    from distributed import Security
-    from distributed.comm import connect
-
     comm = await connect(address, timeout=PATIENCE, **Security().get_connection_args("client"))
     await comm.close()
 
@@ -210,9 +199,6 @@ def _address(scheduler: str) -> str:
 
 def _on_this_machine(nproc: int) -> _Connection:
     """A cluster of processes that ends with this one."""
-    import dask
-    from distributed import Client, LocalCluster
-
     dask.config.set(
         {
             "distributed.worker.memory.target": False,  # results are small
@@ -259,6 +245,9 @@ def close() -> None:
         shutil.rmtree(connection.folder, ignore_errors=True)
 
 
+atexit.register(close)
+
+
 def _kill(nanny: Nanny) -> None:
     """End a worker of this machine, which may be amid a long task that nobody wants any more, or just be starting."""
     nanny.close_gracefully()  # it shall not start another
@@ -275,8 +264,6 @@ _one_at_a_time = threading.Lock()
 
 def _work(payload: bytes, folder: str, versions: dict[str, str], task: bytes) -> parallel.Outcome:
     """Do one task; the function is that of the payload."""
-    from distributed import get_worker
-
     parallel.stay_serial()
     name = get_worker().name
     name = f"worker {name}" if isinstance(name, int) else name
