@@ -50,6 +50,29 @@ def test_table_map_and_statistics_agree(truth, tmp_path):
     assert "CC1/2" in (tmp_path / "dials.diffuse_merge.log").read_text()
 
 
+@pytest.mark.parametrize("options", [[], ["merging.friedel=apart", "merging.halves=sweep"]])
+def test_partitions_on_disk_give_the_same_files(truth, tmp_path, options):
+    files = ["scaled.expt", "scaled.parts"]
+    Dataset.from_files("scaled.expt", "scaled.refl").write(*files)
+    Dataset.from_files(*files).in_memory().write("scaled.expt", "scaled.refl")  # in single precision, too
+    diffuse_merge.run(
+        ["scaled.expt", "scaled.refl", "output.reflections=single.refl", "output.map=single.nxs", *options]
+    )
+    wanted = json.loads((tmp_path / "dials.diffuse_merge.json").read_text())
+    diffuse_merge.run([*files, "nproc=2", *options])
+    found, single = (flex.reflection_table.from_file(name) for name in ("merged.refl", "single.refl"))
+    assert (found["miller_index"] == single["miller_index"]).count(False) == 0
+    for name in found.keys():
+        if name != "miller_index":
+            np.testing.assert_allclose(np.array(found[name]), np.array(single[name]), rtol=1e-12, err_msg=name)
+    one, other = read_map("merged.nxs"), read_map("single.nxs")
+    for name, values in one.fields.items():
+        np.testing.assert_allclose(values, other.fields[name], rtol=1e-6, err_msg=name)
+    overall = json.loads((tmp_path / "dials.diffuse_merge.json").read_text())["overall"]
+    assert overall == pytest.approx(wanted["overall"], rel=1e-9)
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_asymmetric_unit_alone(truth):
     diffuse_merge.run(["scaled.expt", "scaled.refl", "output.expand=False"])
     table = flex.reflection_table.from_file("merged.refl")

@@ -8,6 +8,7 @@ import numpy as np
 import observation_data
 import pytest
 from dials.array_family import flex
+from dials.util import Sorry
 from dxtbx import flumpy
 
 from dials_diffuse.algorithms.merging import merge as merging
@@ -103,6 +104,29 @@ def test_on_disk_as_in_memory(friedel, table, tmp_path, monkeypatch):
     assert len(grouped.parts) > 3
     params.mp.nproc = 2
     assert_same(merge(replace(dataset, observations=grouped), params), by_frames, 0 if friedel == "together" else 1e-12)
+
+
+def test_several_tables_as_one(table, tmp_path):
+    """A table for each sweep, ids counted from 0."""
+    table, dataset = table
+    rounded = table.whole_table()
+    tables = []
+    for i in range(3):
+        of_sweep = rounded.select(rounded["id"] == i)
+        of_sweep["id"] = flex.int(len(of_sweep), 0)
+        tables.append(on_disk(of_sweep, tmp_path / f"sweep{i}.parts"))
+    params = parameters(tmp_path)
+    wanted = merge(replace(dataset, observations=rounded), params)
+    assert_same(merge(replace(dataset, observations=PartitionedTable.joined(tables, (0, 1, 2))), params), wanted)
+
+
+def test_nothing_to_merge(table, tmp_path):
+    table, dataset = table
+    rejected = table.whole_table()
+    rejected["flags"] = flex.size_t(len(rejected), int(flex.reflection_table.flags.outlier_in_scaling))
+    for observations in (rejected, on_disk(rejected, tmp_path / "rejected.parts")):
+        with pytest.raises(Sorry, match="no observations"):
+            merge(replace(dataset, observations=observations), parameters(tmp_path))
 
 
 def test_dask_as_processes(table, tmp_path):
