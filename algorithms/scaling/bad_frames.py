@@ -18,7 +18,7 @@ sum(c z^2) has the mean and the variance sum(c), as a Gamma variate of that size
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,6 +34,7 @@ from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions
 from dials_diffuse.algorithms.scaling.tails import equivalent_deviate, root_deviate
 from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.parallel import Mp, number_of_processes
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
@@ -122,7 +123,7 @@ def find_bad_frames(
         compare = partial(_compare, grid, prior, frames, tiles, np.flatnonzero(bad))
         for cell, sums in partitions.map(compare, "Frames"):
             cells[:, cell] += sums
-        found = _improbable(cells.reshape(len(SUMS), frames.n, -1), frames, tiles, params)
+        found = _improbable(cells.reshape(len(SUMS), frames.n, -1), frames, tiles, params, partitions.mp)
         off = [hit for hit in found if hit.reason != SCATTER]
         new = _worst(off or found)  # where the signal is wrong the scatter is large as well
         for hit in new:
@@ -175,14 +176,12 @@ class _Frames:
         within = np.floor(observations.position[:, 2]).astype(np.int64) - self.start[i]
         return self.first[i] + np.clip(within, 0, np.diff(self.first)[i] - 1)
 
-    def groups(self) -> Iterator[np.ndarray]:
+    def groups(self) -> list[np.ndarray]:
         """The frames to be compared with each other: those of a sweep; those of all experiments with few frames."""
         counts = np.diff(self.first)
-        for i in np.flatnonzero(counts >= ENOUGH):
-            yield np.arange(self.first[i], self.first[i + 1])
+        groups = [np.arange(self.first[i], self.first[i + 1]) for i in np.flatnonzero(counts >= ENOUGH)]
         few = np.flatnonzero((counts < ENOUGH)[self.experiment])
-        if len(few):
-            yield few
+        return [*groups, few] if len(few) else groups
 
 
 @dataclass
@@ -351,18 +350,23 @@ class _Hit:
     n_sigma: float
 
 
-def _improbable(cells: np.ndarray, frames: _Frames, tiles: _Tiles, params: libtbx.phil.scope_extract) -> list[_Hit]:
+def _improbable(
+    cells: np.ndarray, frames: _Frames, tiles: _Tiles, params: libtbx.phil.scope_extract, mp: Mp
+) -> list[_Hit]:
     """All windows that are bad, overlapping as they are; ``cells``, shape (8, frames, tiles)."""
     places, _ = tiles.places()
     longest = int(np.max(np.diff(frames.first)))
     widths = [width for width in (*range(1, 9), 12, 16, 24, 32, 48, 64, 96, 128) if width <= max(longest // 3, 1)]
     limit = -ndtri(FALSE_ALARM / (2 * len(widths) * frames.n * places.shape[1]))
-    found = []
-    for group in frames.groups():
-        sums = _Sums.of(cells[:, group], places)
-        for width in widths:
-            found += _improbable_windows(sums, group, frames.experiment[group], width, limit, params)
-    return found
+
+    def of_group(group: np.ndarray) -> list[_Hit]:
+        sums, experiment = _Sums.of(cells[:, group], places), frames.experiment[group]
+        found = [_improbable_windows(sums, group, experiment, width, limit, params) for width in widths]
+        return sum(found, [])
+
+    groups = frames.groups()
+    with ThreadPoolExecutor(number_of_processes(mp, len(groups))) as pool:
+        return sum(pool.map(of_group, groups), [])
 
 
 @np.errstate(divide="ignore", invalid="ignore")  # what nothing is known of is not improbable

@@ -54,11 +54,11 @@ def residual_report(partitions: VoxelPartitions, grid: GlobalGrid, experiments: 
         for panel, (fast, slow) in enumerate(bins.tiles.edges)
     ]
     by_phi = []
-    for i, experiment in enumerate(experiments):
-        of_sweep = {name: v.reshape(-1, ROTATIONS)[i] for name, v in rotations.items()}
-        if is_still(experiment) or not of_sweep["observations"].any():
+    for number, i in enumerate(bins.sweeps.tolist()):
+        of_sweep = {name: v[number * ROTATIONS : (number + 1) * ROTATIONS] for name, v in rotations.items()}
+        if not of_sweep["observations"].any():
             continue
-        start, stop = experiment.scan.get_oscillation_range()
+        start, stop = experiments[i].scan.get_oscillation_range()
         phi = start + (stop - start) * (np.arange(ROTATIONS) + 0.5) / ROTATIONS
         by_phi.append({"experiment": i, "phi": phi.tolist(), **{name: _jsonable(v) for name, v in of_sweep.items()}})
     q = (np.arange(SHELLS) + 0.5) / SHELLS / grid.d_min
@@ -73,26 +73,33 @@ class _Bins:
     Attributes
     ----------
     tiles : PanelTiles
-    begin, length : ndarray, shape (experiments,)
-        First array index and number of frames of each experiment.
+    sweeps : ndarray, shape (sweeps,), int
+        The experiments that rotate.
+    begin, end : ndarray, shape (sweeps,)
+        Their array ranges.
+    experiments : int
+        Number of all.
     grid : GlobalGrid
     """
 
     tiles: PanelTiles
+    sweeps: np.ndarray
     begin: np.ndarray
-    length: np.ndarray
+    end: np.ndarray
+    experiments: int
     grid: GlobalGrid
 
     @classmethod
     def of(cls, experiments: ExperimentList, grid: GlobalGrid) -> _Bins:
-        ranges = [e.scan.get_array_range() if e.scan is not None else (0, 1) for e in experiments]
-        begin, end = np.array(ranges).T
-        return cls(PanelTiles.of(experiments[0].detector, TILES), begin, end - begin, grid)
+        sweeps = [i for i, experiment in enumerate(experiments) if not is_still(experiment)]
+        ranges = np.array([experiments[i].scan.get_array_range() for i in sweeps]).reshape(-1, 2).T
+        tiles = PanelTiles.of(experiments[0].detector, TILES)
+        return cls(tiles, np.array(sweeps, dtype=np.int64), *ranges, len(experiments), grid)
 
     @property
     def first(self) -> np.ndarray:
         """Where each kind begins, and where the last one ends."""
-        return np.cumsum([0, len(self.tiles) + 1, len(self.begin) * ROTATIONS, SHELLS])
+        return np.cumsum([0, len(self.tiles) + 1, len(self.sweeps) * ROTATIONS + 1, SHELLS])
 
     def of_kind(self, values: np.ndarray, kind: int) -> np.ndarray:
         """Values of one kind of bins."""
@@ -100,9 +107,14 @@ class _Bins:
 
     def numbers(self, observations: GroupedObservations, q: np.ndarray) -> np.ndarray:
         """Of each observation, shape (3, n); ``q`` is that of the voxels."""
-        i = observations.experiment
-        turn = (observations.position[:, 2] - self.begin[i]) / self.length[i] * ROTATIONS
-        rotation = i * ROTATIONS + np.clip(turn.astype(np.int64), 0, ROTATIONS - 1)
+        sweep = np.full(self.experiments, -1)
+        sweep[self.sweeps] = np.arange(len(self.sweeps))
+        sweep = sweep[observations.experiment]
+        rotation = np.full(len(sweep), len(self.sweeps) * ROTATIONS)  # of stills
+        chosen = sweep >= 0
+        sweep = sweep[chosen]
+        turn = (observations.position[chosen, 2] - self.begin[sweep]) / (self.end - self.begin)[sweep] * ROTATIONS
+        rotation[chosen] = sweep * ROTATIONS + np.clip(turn.astype(np.int64), 0, ROTATIONS - 1)
         shell = np.minimum((q * self.grid.d_min * SHELLS).astype(np.int64), SHELLS - 1)
         kinds = np.stack([self.tiles.number(observations), rotation, observations.spread(shell)])
         return kinds + self.first[:3, None]

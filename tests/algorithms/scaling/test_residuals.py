@@ -70,3 +70,11 @@ def test_no_voxel_twice(data):
     first = np.zeros(len(observations), dtype=bool)
     first[observations.first[:-1]] = True
     assert report(observations.select(first), dataset) == {}
+
+
+def test_stills_do_not_rotate():
+    dataset, truth = observation_data.make_stills(1, stills=20)
+    found = GroupedObservations.from_dataset(dataset)
+    found = report(found.scaled(truth.b[found.rows], np.zeros(len(found)), ErrorModel()), dataset)
+    assert found["phi"] == []
+    assert np.sum(found["detector"]["panels"][0]["observations"]) == np.sum(found["q"]["observations"]) > 1000
