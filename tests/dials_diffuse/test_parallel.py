@@ -256,8 +256,8 @@ def test_an_interrupted_program_leaves_nothing(tmp_path, number, to):
         os.killpg(process.pid, getattr(signal, number))
     else:
         process.send_signal(getattr(signal, number))
-    output, _ = process.communicate(timeout=15)
+    output, _ = process.communicate(timeout=30)
     if number != "SIGKILL":
         assert output.strip() == f"Stopped by {number}: the outputs are as they were before."
         assert not list(tmp_path.glob("dials_diffuse.dask.*"))
-    assert psutil.wait_procs(children, timeout=10)[1] == []
+    assert psutil.wait_procs(children, timeout=20)[1] == []
