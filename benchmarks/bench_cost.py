@@ -1,8 +1,8 @@
 """Cost against frames, sweeps and voxels: part of ``make bench-scale``.
 
 Frames: extraction and correction of the first frames of the 6M of run.py, into partitions, by one process and by two.
-Sweeps: a 300K, sweeps of 12 frames of a degree, all steps. Voxels: all steps on 25 frames of the 6M, by the number of
-voxels to a reciprocal-lattice spacing. Under each table the exponents of powers that are fitted to it.
+Sweeps: a 300K, sweeps of 12 frames of 0.2 degrees, all steps. Voxels: all steps on 25 frames of the 6M, by the number
+of voxels to a reciprocal-lattice spacing. Under each table the exponents of powers that are fitted to it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def sweeps(folder: Path, path: Path) -> None:
     """All steps against sweeps."""
     path = folder / "sweeps"
     if not (path / "sweep.expt").exists():
-        widths = ["oscillation.width=1", "frames=12", f"sweeps={SWEEPS[-1]}"]
+        widths = ["oscillation.width=0.2", "frames=12", f"sweeps={SWEEPS[-1]}"]
         make_sweep(path, "detector.model=300K", *MODELS["300K"], *widths)
     print(header("sweeps", *HEADINGS), flush=True)
     rows = []

@@ -1,6 +1,6 @@
 """mdx2, dials.rs_mapper and ours, side by side, one core each: part of ``make bench-scale``.
 
-The same images and grid: frames of half a degree of a simulated 6M and images of background, made once in bench/peers,
+The same images and grid: frames of 0.1 degrees of a simulated 6M and images of background, made once in bench/peers,
 up to the merged table, with true models for all; then half of the frames up to corrected observations, to tell what
 each further pixel takes from what a program takes anyway. mdx2 is looked for in bench/mdx2, a virtual environment over
 the system's DIALS (``make bench/mdx2``).
@@ -15,30 +15,30 @@ import sys
 from pathlib import Path
 
 from measure import Cost, add, header, line, megabytes, watch
-from run import make_sweep
+from run import MODELS, make_sweep
 
 import dials_diffuse  # noqa: F401  sets LIBTBX_BUILD, for mdx2 as well
 
-FRAMES, BACKGROUNDS, PIXELS = 48, 5, 2463 * 2527
+FRAMES, BACKGROUNDS, PIXELS = 50, 5, 2463 * 2527
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMBA", "BLOSC", "NUMEXPR")} | {
     "NUMEXPR_MAX_THREADS": "1",
     "PYTHONWARNINGS": "ignore",
 }
 IMAGES, B, ALL_TERMS = "images to corrected observations", "scale (b), merge", "scale (a, b, c, d), merge"
-#: Steps of each part. mdx2 sums a voxel over chunks of 10 frames; so do ours here, with a batch_width of 5 degrees.
+#: Steps of each part. mdx2 sums a voxel over chunks of 10 frames; so do ours, a batch being a degree.
 OURS = {
     IMAGES: [
         "dials.diffuse_mask sweep.expt sweep.refl nproc=1",
-        "dials.diffuse_extract sweep.expt sweep.refl pixel_mask=pixels.mask ndiv=3,3,3 batch_width=5 nproc=1",
-        "dials.diffuse_correct extracted.expt extracted.refl background=background.expt",
+        "dials.diffuse_extract sweep.expt sweep.refl pixel_mask=pixels.mask ndiv=3,3,3 nproc=1",
+        "dials.diffuse_correct extracted.expt extracted.refl background=background.expt nproc=1",
     ],
     B: [
         "dials.diffuse_scale corrected.expt corrected.refl scaling.terms=scale nproc=1",
-        "dials.diffuse_merge scaled.expt scaled.refl",
+        "dials.diffuse_merge scaled.expt scaled.refl nproc=1",
     ],
     ALL_TERMS: [
         "dials.diffuse_scale corrected.expt corrected.refl scaling.terms=scale,absorption,offset,detector nproc=1",
-        "dials.diffuse_merge scaled.expt scaled.refl",
+        "dials.diffuse_merge scaled.expt scaled.refl nproc=1",
     ],
 }
 MDX2 = {
@@ -89,8 +89,8 @@ def main(folder: Path) -> None:
 
 def make_images(path: Path, half: Path) -> None:
     """Simulate, import, take half."""
-    widths = [f"frames={FRAMES}", "oscillation.width=0.5", f"background.images={BACKGROUNDS}"]
-    make_sweep(path, "detector.model=6M", "detector.distance=250", *widths)
+    numbers = [f"frames={FRAMES}", f"background.images={BACKGROUNDS}"]
+    make_sweep(path, "detector.model=6M", *MODELS["6M"], *numbers)
     for folder in (half / "mdx2", path / "mdx2"):
         folder.mkdir(parents=True)
     images = sorted(map(str, (path / "images").glob("background_*.cbf")))

@@ -58,7 +58,7 @@ def make_sweep(path: Path, *options: str) -> None:
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
     sweep = ["sweeps=1", f"frames={SIMULATED}", "oscillation.width=0.1", "header.perturb=False", "background.images=0"]
-    subprocess.run(["dials.diffuse_simulate", *sweep, *options], cwd=path, check=True)
+    subprocess.run(["dials.diffuse_simulate", *sweep, *options], cwd=path, check=True, stdout=subprocess.DEVNULL)
     write_models(path, Truth.from_file(path / "truth.json").experiments(check_format=True))
 
 
@@ -73,7 +73,8 @@ def write_models(path: Path, experiments) -> None:
         x, y, z = table["xyzcal.px"].parts()
         for unit in ("px", "mm"):
             table[f"xyzobs.{unit}.value"] = table[f"xyzcal.{unit}"]
-        corners = [part + shift for part, width in ((x, 4), (y, 4), (z, 6)) for shift in (-width, width)]
+        frames = max(1, round(0.6 / experiment.scan.get_oscillation()[1]))
+        corners = [part + shift for part, width in ((x, 4), (y, 4), (z, frames)) for shift in (-width, width)]
         table["bbox"] = flex.int6(*(corner.iround() for corner in corners))
         table["intensity.sum.value"] = flex.double(len(table), 2000)
         table["id"] = flex.int(len(table), number)
