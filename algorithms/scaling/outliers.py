@@ -60,10 +60,10 @@ N_CLASSES = MOST_POWER - LEAST_POWER + 1
 BINS_PER_SIGMA, N_BINS = 64, 4096
 EDGES = (np.arange(N_BINS + 1) - N_BINS // 2) / BINS_PER_SIGMA
 #: Names of what is kept with a partition in between: of voxels their keys, those of their neighbours, means with
-#: variances, the prior; of observations the deviates and the classes.
-KEYS, NEIGHBOURS, MEANS, PRIOR, DEVIATES, CLASSES = (
-    f"outlier-{name}" for name in ("keys", "neighbours", "means", "prior", "deviates", "classes")
-)
+#: variances, the prior; of observations the deviates and the classes, each time under other names, for a worker that
+#: is lost may have written the new ones.
+KEYS, NEIGHBOURS, MEANS, PRIOR = (f"outlier-{name}" for name in ("keys", "neighbours", "means", "prior"))
+DEVIATES, CLASSES = (tuple(f"outlier-{name}-{time}" for time in range(2)) for name in ("deviates", "classes"))
 
 
 @dataclass
@@ -102,13 +102,14 @@ def find_outliers(partitions: VoxelPartitions, grid: GlobalGrid, params: libtbx.
     if any(look.photons for look in looks):
         _put_priors(partitions, grid, max(look.response for look in looks))
         limits = None
-        for _ in range(2):  # the second time without what the first has found
-            limits = _limits(total(partitions.map(partial(_deviates_from_mates, limits), "Deviates")), params)
+        for time in range(2):  # the second time without what the first has found
+            compare = partial(_deviates_from_mates, time, limits)
+            limits = _limits(total(partitions.map(compare, "Deviates")), params)
         numbers = total(partitions.map(partial(_reject, limits, params.voxel_n_sigma), "Outliers"))
     else:
         numbers = total(partitions.map(_keep_all, "Outliers"))
     for partition in partitions.partitions:
-        for name in (KEYS, NEIGHBOURS, MEANS, PRIOR, DEVIATES, CLASSES):
+        for name in (KEYS, NEIGHBOURS, MEANS, PRIOR, *DEVIATES, *CLASSES):
             partition.drop(name)
     outliers = Outliers(int(numbers.sum()), {name: int(n) for name, n in zip(REASONS[1:], numbers[1:])})
     _log(outliers)
@@ -229,22 +230,22 @@ def _first_prior(medians: np.ndarray, q: np.ndarray, response: float) -> LocalPr
 
 
 def _deviates_from_mates(
-    limits: np.ndarray | None, partition: Partition, observations: GroupedObservations
+    time: int, limits: np.ndarray | None, partition: Partition, observations: GroupedObservations
 ) -> np.ndarray:
     """Put deviates and classes of like mean with the partition; return their histogram, shape (classes, bins + 2).
 
     The observations are compared with mates that do not themselves exceed the ``limits`` of the time before.
     """
     prior = LocalPrior(*partition.get(PRIOR))
-    good = np.ones(len(observations), dtype=bool) if limits is None else _codes(limits, partition) == 0
+    good = np.ones(len(observations), dtype=bool) if limits is None else _codes(limits, partition, time - 1) == 0
     deviate, number = np.empty(len(observations), dtype=np.float32), np.empty(len(observations), dtype=np.int8)
     histogram = np.zeros((N_CLASSES, N_BINS + 2), dtype=np.int32)
     for voxels, chosen, part in observations.parts(CHUNK):
         deviate[chosen], mean = _compare(part, _of(prior, voxels), good[chosen])
         number[chosen] = _class(mean)
         histogram += _histogram(deviate[chosen], number[chosen])
-    partition.put(DEVIATES, deviate)
-    partition.put(CLASSES, number)
+    partition.put(DEVIATES[time], deviate)
+    partition.put(CLASSES[time], number)
     return histogram
 
 
@@ -286,9 +287,9 @@ def _histogram(deviate: np.ndarray, number: np.ndarray) -> np.ndarray:
     return np.bincount(number.astype(np.int64) * shape[1] + bins, minlength=shape[0] * shape[1]).reshape(shape)
 
 
-def _codes(limits: np.ndarray, partition: Partition) -> np.ndarray:
+def _codes(limits: np.ndarray, partition: Partition, time: int) -> np.ndarray:
     """The codes of observations, shape (n,), int8, from the deviates kept with the partition."""
-    deviate, number = partition.get(DEVIATES), partition.get(CLASSES)
+    deviate, number = partition.get(DEVIATES[time]), partition.get(CLASSES[time])
     reason = np.zeros(len(deviate), dtype=np.int8)
     reason[deviate > limits[number, 0]] = HIGH
     reason[-deviate > limits[number, 1]] = LOW
@@ -353,7 +354,7 @@ def _reject(
     limits: np.ndarray, voxel_n_sigma: float | None, partition: Partition, observations: GroupedObservations
 ) -> np.ndarray:
     """Put the codes with the partition; return their numbers."""
-    reason = _codes(limits, partition)
+    reason = _codes(limits, partition, time=1)
     if voxel_n_sigma is not None:
         prior = LocalPrior(*partition.get(PRIOR))
         for voxels, chosen, part in observations.parts(CHUNK):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import observation_data
@@ -236,6 +237,28 @@ def test_partitions_make_no_difference(monkeypatch):
     detector = data.dataset.experiments[0].detector
     assert outlier_maps(partitions, detector) == outlier_maps(whole, detector)
     assert all(set(partition.kept) == {REASON} for partition in partitions.partitions)
+
+
+class Twice(VoxelPartitions):
+    """Whose workers do everything twice."""
+
+    def map(self, function, description=""):
+        return super().map(partial(twice, function), description)
+
+
+def twice(function, partition, observations):
+    function(partition, observations)
+    return function(partition, observations)
+
+
+def test_what_a_lost_worker_did_is_done_again():
+    data = Data(1, 40, n_frames=40)
+    counts, _ = spoil(data, "factor 3 or 0.3")
+    reason, _, partitions = data.search(counts)
+    again = Twice(partitions.partitions, 1)
+    find_outliers(again, data.dataset.grid, PARAMS)
+    assert np.count_nonzero(reason) > 100
+    np.testing.assert_array_equal(np.concatenate([each.get(REASON) for each in again.partitions]), reason)
 
 
 def test_nothing_was_looked_for():
