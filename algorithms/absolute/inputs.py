@@ -25,20 +25,20 @@ def separate(session: Session) -> tuple[Dataset, Session]:
     Returns
     -------
     Dataset
-        The scaled observations.
+        The scaled observations, in memory.
     Session
         The same with the integrated files alone, which may be none.
 
     Raises
     ------
     Sorry
-        If there are no scaled data, or experiments without reflections.
+        If there are no scaled data, or experiments without reflections, or observations are too many for the memory.
     """
     expts = list(zip(session.experiment_files, session.experiments))
     refls = list(zip(session.reflection_files, session.reflections))
     session.reflections.clear()
     has_grid = [_has_grid(name) for name, _ in expts]
-    has_response = ["response" in table for _, table in refls]
+    has_response = ["response" in getattr(table, "columns", table) for _, table in refls]
     parts = [
         replace(
             session,
@@ -54,7 +54,7 @@ def separate(session: Session) -> tuple[Dataset, Session]:
     if bool(parts[1].experiment_files) != bool(parts[1].reflection_files):
         given = (*parts[1].experiment_files, *parts[1].reflection_files)
         raise Sorry(f"{given[0]} comes alone: give integrated.expt and integrated.refl, both.")
-    return Dataset.from_session(parts[0], "dials.diffuse_scale", COLUMNS), parts[1]
+    return Dataset.from_session(parts[0], "dials.diffuse_scale", COLUMNS).in_memory(), parts[1]
 
 
 def _has_grid(filename: str) -> bool:

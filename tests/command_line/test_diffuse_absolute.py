@@ -160,6 +160,15 @@ def test_without_integrated_reflections(folder, truth):
     assert np.isfinite(read_map("absolute.nxs").intensity).any()
 
 
+def test_observations_in_partitions(folder, made):
+    """The same factor."""
+    scaled = Dataset.from_files(*SCALED)
+    scaled.write("again.expt", "again.parts")
+    diffuse_absolute.run(["again.expt", "again.parts", *INTEGRATED, *COMPOSITION])
+    factors = [json.loads((where / "dials.diffuse_absolute.json").read_text())["factor"] for where in (folder, made)]
+    assert factors[0] == pytest.approx(factors[1], rel=1e-6)
+
+
 def test_peaks_in_the_voxels(absolute_session, truth, tmp_path, monkeypatch):  # noqa: F811
     """Extracted without a mask of the Bragg peaks, the map holds the total scattering itself."""
     monkeypatch.chdir(tmp_path)
