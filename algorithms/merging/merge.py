@@ -244,11 +244,8 @@ class _Merging:
         grid = self.regions.grid
         q = grid.q(part.voxels)
         whole = merge_with_prior(part, q, self.prior)
-        found["index"], found["multiplicity"], found["pixels"] = (
-            part.voxels,
-            part.multiplicity,
-            part.sum(pixels.astype(np.int64)),
-        )
+        found["index"], found["multiplicity"] = part.voxels, part.multiplicity
+        found["pixels"] = part.sum(pixels.astype(np.int64))
         found["intensity"], found["variance"] = whole.intensity, whole.variance
         agreements = []
         for kind in self.kinds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 
 import numpy as np
@@ -127,6 +128,20 @@ def test_nothing_to_merge(table, tmp_path):
     for observations in (rejected, on_disk(rejected, tmp_path / "rejected.parts")):
         with pytest.raises(Sorry, match="no observations"):
             merge(replace(dataset, observations=observations), parameters(tmp_path))
+
+
+@pytest.mark.parametrize("limit", [1000, 100_000])
+def test_full_disk(table, tmp_path, limit):
+    """While observations are sorted; while partitions of voxels are made of them."""
+    table, dataset = table
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        with pytest.raises(Sorry, match="Cannot write"):
+            merge(replace(dataset, observations=table), parameters(tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_dask_as_processes(table, tmp_path):
