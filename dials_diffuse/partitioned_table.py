@@ -30,6 +30,9 @@ MANIFEST = "manifest.json"
 GOOD_SIZE = 500_000
 #: Rows of a chunk.
 CHUNK = 1 << 16
+#: Columns in double precision: refinement gives the same up to the last digits, not the same to the digit that rounding
+#: leaves, and bright voxels would show it.
+DOUBLE = ("inverse_scale_factor", "offset.sum.value")
 #: Of the manifest; to be raised when an older version of this package could not read it.
 FORMAT = 1
 
@@ -144,7 +147,7 @@ class PartitionedTable:
 
         Returns
         -------
-        dict of str to ndarray, shape (rows,) or (rows, 3), as on disk: float32, int32 or bool
+        dict of str to ndarray, shape (rows,) or (rows, 3), as on disk: float32 (some float64), int32 or bool
 
         Raises
         ------
@@ -202,7 +205,7 @@ def save_part(folder: str | os.PathLike, name: str, columns: Columns, note: obje
     Sorry
         If it cannot be written.
     """
-    content = _as_hdf5({column: on_disk(values) for column, values in columns.items()}, json.dumps(note))
+    content = _as_hdf5({column: on_disk(column, values) for column, values in columns.items()}, json.dumps(note))
     path = _path(folder, name)
     part = path.with_name(f".{name}.{uuid.uuid4().hex}.part")
     try:
@@ -216,7 +219,8 @@ def save_part(folder: str | os.PathLike, name: str, columns: Columns, note: obje
             part.unlink(missing_ok=True)
     except OSError as error:
         raise Sorry(
-            f"Cannot write {path}: {error.strerror or error}. Make room, or choose another place for the output."
+            f"Cannot write {path}: {error.strerror or error}. Make room or choose another place; the output "
+            "was not written."
         ) from error
     return Part(name, len(next(iter(columns.values()))), len(content), hashlib.sha256(content).hexdigest())
 
@@ -296,10 +300,10 @@ def read_part(path: str | os.PathLike, names: Iterable[str] | None = None) -> Co
         ) from error
 
 
-def on_disk(values: np.ndarray) -> np.ndarray:
-    """A column as partitions hold it: float32, int32 or bool."""
+def on_disk(name: str, values: np.ndarray) -> np.ndarray:
+    """A column as partitions hold it: float32, int32 or bool; what scaling refines in double precision."""
     if values.dtype.kind == "f":
-        return values.astype(np.float32, copy=False)
+        return values.astype(float if name in DOUBLE else np.float32, copy=False)
     if values.dtype.kind in "iu":
         return values.astype(np.int32, copy=False)
     return values

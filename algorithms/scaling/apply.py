@@ -23,16 +23,16 @@ def apply_models(dataset: Dataset) -> None:
     ----------
     dataset : Dataset
         Corrected observations of experiments with scaling models. Gets the columns ``inverse_scale_factor`` and
-        ``offset.sum.value``, in single precision as on disk, and ``flags``, all 0, if there are none.
+        ``offset.sum.value``, and ``flags``, all 0, if there are none.
     """
     table = dataset.observations
     response = flumpy.to_numpy(table["response"])
-    factor, offset = np.empty((2, len(table)), dtype=np.float32)
+    factor, offset = np.empty((2, len(table)))
     for _, rows, values in _chunks(dataset):
         factor[rows] = values.outer * values.inner
         offset[rows] = response[rows] * values.outer * values.offset
-    table["inverse_scale_factor"] = flumpy.from_numpy(factor.astype(float))
-    table["offset.sum.value"] = flumpy.from_numpy(offset.astype(float))
+    table["inverse_scale_factor"] = flumpy.from_numpy(factor)
+    table["offset.sum.value"] = flumpy.from_numpy(offset)
     if "flags" not in table:
         table["flags"] = flex.size_t(len(table), 0)
 
@@ -51,12 +51,13 @@ def _chunks(dataset: Dataset) -> Iterator[tuple[list[str], slice, Values]]:
     design = Design([experiment.scaling_model for experiment in dataset.experiments])
     for begin in range(0, len(table), CHUNK):
         part = table[begin : begin + CHUNK]
+        voxels = dataset.grid.map_to_asu(miller_index_to_numpy(part["miller_index"]))  # as in scaling, to the last digit
         placed = design.place(
             dataset.experiments,
             flumpy.to_numpy(part["id"]),
             flumpy.to_numpy(part["panel"]).astype(np.int32),
             flumpy.to_numpy(part["xyzobs.px.value"]),
-            dataset.grid.q(miller_index_to_numpy(part["miller_index"])),
+            dataset.grid.q(voxels),
         )
         rows = slice(begin, begin + len(part))
         yield design.names, rows, placed.values(design.parameters)

@@ -83,7 +83,8 @@ class DataInMemory:
         self.partitions = VoxelPartitions.of(grouped, params.mp, dataset.observations)
 
     def exclude(self, commands: list[list[str]]) -> ExcludedImages:
-        return excluded_images(self._dataset.experiments, commands)
+        exclude_images(self._dataset, commands)  # also the rows that no partition has
+        return excluded_images(self._dataset.experiments, None)
 
     @property
     def extents(self) -> BatchExtents:
@@ -189,6 +190,6 @@ def _write(folder: Path, models: CurrentModels, partition: OnDisk, observations:
     columns["flags"][observations.rows] |= _flags(partition)
     whole = partition.observations
     for name, values in zip(SCALED_COLUMNS, models.evaluate(whole)):
-        columns[name] = np.empty(len(values), dtype=np.float32)
+        columns[name] = np.empty(len(values))
         columns[name][whole.rows] = values
     return save_part(folder, Path(partition.path).stem, columns)
