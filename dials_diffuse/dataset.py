@@ -198,8 +198,8 @@ class Dataset:
         """
         if len(session.experiment_files) != len(session.reflection_files):
             raise Sorry(
-                f"{len(session.experiment_files)} experiment files but {len(session.reflection_files)} files of "
-                f"observations: give one of each for every data set, as written by {made_by}."
+                f"{len(session.experiment_files)} experiment files but {len(session.reflection_files)} reflection "
+                f"files: give one of each for every data set, as written by {made_by}."
             )
         datasets = []
         tables = dict(zip(session.reflection_files, session.reflections))

@@ -242,8 +242,6 @@ def _check_kind(parameter: str, path: Path) -> None:
     Sorry
         If it would.
     """
-    if path.is_dir() and not is_partitioned(path):
-        raise Sorry(f"output.{parameter}={path} is a folder: choose another name.")
     if is_partitioned(path) and path.exists() and not (path / MANIFEST).exists():
         if not path.is_dir() or any(path.iterdir()):
             raise Sorry(f"output.{parameter}={path} exists and is no table of observations: choose another name.")

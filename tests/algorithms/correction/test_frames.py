@@ -127,10 +127,10 @@ def test_pixels_are_those_of_extraction_pixel_by_pixel(case, request):
     assert (np.stack([pixels[name][ours] for name in "xyz"], axis=1) == xyz[theirs]).all()
     assert (pixels["index"][ours] == miller_index_to_numpy(table["miller_index"])[theirs]).all()
     np.testing.assert_array_equal(pixels["counts"][ours], flumpy.to_numpy(table["counts"])[theirs])
-    np.testing.assert_allclose(pixels["response"][ours], flumpy.to_numpy(table["response"])[theirs], rtol=1e-9)
+    np.testing.assert_allclose(pixels["response"][ours], flumpy.to_numpy(table["response"])[theirs], rtol=1e-6)
     if experiment.crystal.num_scan_points == 0:
         h = flumpy.to_numpy(table["rlp"])[theirs] @ np.linalg.inv(np.array(experiment.crystal.get_A()).reshape(3, 3)).T
-        np.testing.assert_allclose(pixels["h"][ours], h, atol=1e-9)
+        np.testing.assert_allclose(pixels["h"][ours], h, atol=1e-5)
     length = np.linalg.norm(pixels["q"], axis=1)
     assert length.max() < 0.5 + 0.1
     assert np.allclose(length, dataset.grid.q(2 * pixels["h"]), rtol=0.02)
