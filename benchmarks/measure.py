@@ -95,21 +95,19 @@ class Peaks:
     def _look(self) -> None:
         import psutil
 
-        try:
-            driver = psutil.Process(self.pid)
-        except psutil.Error:
-            return
+        largest = 0
         while not self._done.wait(0.05):
             try:
+                driver = psutil.Process(self.pid)
                 workers = driver.children(recursive=True)
-                now = [
-                    sum(process.memory_full_info().pss for process in (driver, *workers)),
-                    driver.memory_info().rss,
-                    max((worker.memory_info().rss for worker in workers), default=0),
-                ]
+                own, *others = (process.memory_info().rss for process in (driver, *workers))
+                shared = 0
+                if own + sum(others) > 1.01 * largest:  # to tell what is shared stops a process for milliseconds
+                    largest = own + sum(others)
+                    shared = sum(process.memory_full_info().pss for process in (driver, *workers))
             except psutil.Error:
                 continue
-            self.peaks = [max(pair) for pair in zip(self.peaks, now)]
+            self.peaks = [max(pair) for pair in zip(self.peaks, (shared, own, max(others, default=0)))]
 
 
 def add(costs: list[Cost]) -> Cost:
