@@ -1,6 +1,6 @@
 """Observations that are five times the memory of the workers: ``make bench-memory``.
 
-Two sweeps of 200 frames of a 6M (the images of run.py under two names), a frame a batch, so that a voxel is measured
+Two sweeps of 150 frames of a 6M (the images of run.py under two names), a frame a batch, so that a voxel is measured
 many times: extraction, correction, scaling, merging on two workers of Dask that were started from the command line with
 a limit of memory, and peaks of what each process held.
 """
@@ -22,8 +22,8 @@ from run import MODELS, SIMULATED, make_sweep, write_models
 
 import dials_diffuse  # noqa: F401  sets LIBTBX_BUILD
 
-#: Bytes that Dask lets a worker have, workers, sweeps.
-LIMIT, WORKERS, SWEEPS = 600_000_000, 2, 2
+#: Bytes that Dask lets a worker have, workers, sweeps and the frames of each.
+LIMIT, WORKERS, SWEEPS, FRAMES = 800_000_000, 2, 2, 150
 GRID = ["d_min=1.6", "ndiv=6,6,6", "batch_width=0"]
 STEPS = {
     "extract": ["sweep.expt", "sweep.refl", *GRID, "output.reflections=extracted.parts"],
@@ -34,7 +34,7 @@ STEPS = {
 MADE = {"extract": "extracted.parts", "correct": "corrected.parts", "scale": "scaled.parts", "merge": "merged.nxs"}
 
 
-def main(folder: Path, limit: int = LIMIT, frames: int = SIMULATED) -> None:
+def main(folder: Path, limit: int = LIMIT, frames: int = FRAMES) -> None:
     """Make what is missing, run all steps, print the table."""
     source, path = folder / f"6M-{SIMULATED}", folder / "memory" / f"{frames}"
     if not (source / "sweep.expt").exists():
@@ -103,11 +103,16 @@ def report_size(path: Path, limit: int) -> None:
     from dials_diffuse.partitioned_table import PartitionedTable
 
     table = PartitionedTable(path / "corrected.parts")
-    row = sum(column.nbytes for column in table.read(0).values()) / table.parts[0].rows
-    millions, size = table.rows / 1e6, int(table.rows * row)
-    print(f"\n{millions:.1f} million observations in {len(table.parts)} partitions, {row:.0f} bytes each as columns")
-    print(f"({megabytes(size)}, {megabytes(on_disk(table.folder))} on disk): ", end="")
-    print(f"{size / limit:.1f} times the limit of a worker, {megabytes(limit)}.")
+    rows = table.parts[0].rows
+    sizes = {
+        "as a .refl file": len(table.table(0).as_msgpack()) / rows,
+        "as columns in single precision": sum(column.nbytes for column in table.read(0).values()) / rows,
+        "on disk": on_disk(table.folder) / table.rows,
+    }
+    print(f"\n{table.rows / 1e6:.1f} million observations in {len(table.parts)} partitions; limit {megabytes(limit)}.")
+    for name, size in sizes.items():
+        whole = table.rows * size
+        print(f"- {name}: {size:.0f} bytes each, {whole / 1e9:.2f} GB, {whole / limit:.1f} times a worker's limit")
 
 
 if __name__ == "__main__":
