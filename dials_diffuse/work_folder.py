@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -62,7 +63,8 @@ def work_folder(output: str | os.PathLike, fingerprint: str) -> Iterator[Path]:
         except OSError as error:
             raise _cannot_write(output.parent, error) from error
         try:
-            yield folder
+            with _room(output.parent):
+                yield folder
         except BaseException as error:
             finished = len(list(folder.rglob("*.h5")))
             if not finished:
@@ -94,9 +96,21 @@ def temporary_folder(parent: str | os.PathLike) -> Iterator[Path]:
     except OSError as error:
         raise _cannot_write(parent, error) from error
     try:
-        yield folder
+        with _room(parent):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _room(folder: str | os.PathLike) -> Iterator[None]:
+    """Turn the error of a full disk, wherever a program or its workers met it, into a user error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None):  # None: numpy's
+            raise
+        raise _cannot_write(folder, error) from error
 
 
 def _take(folder: Path, fingerprint: str) -> None:

@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 from dials.array_family import flex
-from dials.util import Sorry
 
 from dials_diffuse.algorithms.scaling.error_model import ErrorModel
 from dials_diffuse.algorithms.scaling.observations import (
@@ -51,18 +50,12 @@ def scaled_partitions(dataset: Dataset, mp: Mp, folder: str | os.PathLike) -> It
     from dials_diffuse.work_folder import temporary_folder
 
     with temporary_folder(folder) as work:
-        try:
-            if table.attributes.get("order") != "voxel":
-                table = regroup(table, dataset.grid, mp, work).table
-            scratch = work / "scratch"
-            scratch.mkdir()
-            whole = VoxelPartitions.of_table(table, dataset.grid, mp, scratch)
-            yield whole.viewed(partial(_scaled, error_model_of(dataset.experiments)))
-        except OSError as error:
-            raise Sorry(
-                f"Cannot write temporary files to {folder}: {error.strerror or error}. Make room or choose another "
-                "place for the output; nothing was written."
-            ) from error
+        if table.attributes.get("order") != "voxel":
+            table = regroup(table, dataset.grid, mp, work).table
+        scratch = work / "scratch"
+        scratch.mkdir()
+        whole = VoxelPartitions.of_table(table, dataset.grid, mp, scratch)
+        yield whole.viewed(partial(_scaled, error_model_of(dataset.experiments)))
 
 
 def _scaled(error_model: ErrorModel, partition: Partition, observations: GroupedObservations) -> GroupedObservations:

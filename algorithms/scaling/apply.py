@@ -51,7 +51,7 @@ def _chunks(dataset: Dataset) -> Iterator[tuple[list[str], slice, Values]]:
     design = Design([experiment.scaling_model for experiment in dataset.experiments])
     for begin in range(0, len(table), CHUNK):
         part = table[begin : begin + CHUNK]
-        voxels = dataset.grid.map_to_asu(miller_index_to_numpy(part["miller_index"]))  # as in scaling, to the last digit
+        voxels = dataset.grid.map_to_asu(miller_index_to_numpy(part["miller_index"]))  # |q| to the same last digit
         placed = design.place(
             dataset.experiments,
             flumpy.to_numpy(part["id"]),

@@ -22,6 +22,8 @@ from dxtbx.model import Experiment
 from dxtbx.model.experiment_list import ExperimentList
 from small_session import copy_session, make_long_sweep, make_session, program
 
+from dials_diffuse.dataset import Dataset
+
 DATA = {
     "mask": ("refined_1.expt", "refined_1.refl"),
     "extract": ("refined_1.expt", "refined_1.refl", "grid.ndiv=1,1,1", "d_min=1.5", "nproc=1"),
@@ -423,6 +425,19 @@ def test_a_full_disk(folder, name, limit, args):
     assert process.returncode == 1, errors
     assert re.search(r"Sorry: Cannot write .* Make room .*(nothing was|was not) written", errors), errors
     assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("limit", [1_000, 30_000, 100_000])
+def test_a_full_disk_amid_partitions(folder, limit):
+    """Of the temporary files of sorting, of what is kept with partitions, of the output."""
+    before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    Dataset.from_files("corrected.expt", "corrected.refl").write("corrected.expt", "corrected.parts")
+    process = run_apart("scale", "corrected.expt", "corrected.parts", "output.reflections=scaled.parts", before=before)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert re.search(r"Sorry: Cannot write .* Make room", errors), errors
+    assert "Traceback" not in errors
+    assert not Path("scaled.parts").exists()
 
 
 # Interruptions
