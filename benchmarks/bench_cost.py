@@ -99,7 +99,7 @@ def all_steps(path: Path, name: str, *options: str) -> Cost:
     times = (f"{cost.wall:.1f} s" for cost in costs)
     made = [path / file for file in ("extracted.parts", "corrected.parts", "scaled.parts", "merged.refl", "merged.nxs")]
     cells = (*times, f"{whole.cpu:.1f} s", *map(megabytes, (whole.memory, whole.driver, whole.worker)))
-    count = re.findall(r"(\d+) voxels", merged.out)[-1]
+    count = re.search(r"observations into (\d+) voxels", merged.out)[1]
     print(line(name, *cells, observations(extracted), count, megabytes(on_disk(*made))), flush=True)
     return whole
 

@@ -65,7 +65,7 @@ AMOUNTS = {
     "mdx2.integrate": r"Binned from \d+ to (\d+) voxels",
     "mdx2.merge": r"Unique reflections in merged output: (\d+)",
     "dials.diffuse_extract": r"(\d+) observations from",
-    "dials.diffuse_merge": r"(\d+) voxels",
+    "dials.diffuse_merge": r"observations into (\d+) voxels",
 }
 
 
