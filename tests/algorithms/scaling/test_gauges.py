@@ -39,7 +39,7 @@ FRAMES = np.linspace(0, 60, 31)
 
 def test_conditions_hold(refined):
     _, scaler = refined
-    intensity = float(scaler.merged.prior.mean.mean())
+    intensity = float(scaler.prior.mean.mean())
     conditions = scaler.gauges._rows.toarray()
     assert len(conditions) > 10
     np.testing.assert_allclose(conditions @ scaler.parameters, scaler.gauges._targets, atol=1e-5)
@@ -80,7 +80,7 @@ def test_least_offset_is_about_zero(refined):
         term_values(dataset, scaler, "offset", sweep, grid_of([30.0], [30.0], FRAMES, q)).reshape(-1, len(q))
         for sweep in (0, 1)
     ]
-    intensity = float(scaler.merged.prior.mean.mean())
+    intensity = float(scaler.prior.mean.mean())
     assert np.abs(np.concatenate(c).min(axis=0)).max() < 0.1 * intensity
     assert np.max(c) > 0.2 * intensity
 
