@@ -95,15 +95,15 @@ class Peaks:
     def _look(self) -> None:
         import psutil
 
-        largest = 0
+        largest = np.zeros(2)
         while not self._done.wait(0.05):
             try:
                 driver = psutil.Process(self.pid)
                 workers = driver.children(recursive=True)
                 own, *others = (process.memory_info().rss for process in (driver, *workers))
-                shared = 0
-                if own + sum(others) > 1.01 * largest:  # to tell what is shared stops a process for milliseconds
-                    largest = own + sum(others)
+                now, shared = np.array([own, own + sum(others)]), 0
+                if (now > 1.01 * largest).any():  # what is shared takes milliseconds to tell, in which a process stands
+                    largest = np.maximum(largest, now)
                     shared = sum(process.memory_full_info().pss for process in (driver, *workers))
             except psutil.Error:
                 continue
