@@ -15,11 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from dials.array_family import flex
 
-import dials_diffuse  # noqa: F401, I001  sets LIBTBX_BUILD before anything of cctbx is imported
 from dials_diffuse.partitioned_table import read_part, save_part
-from dials_diffuse.table_file import columns_of
+from dials_diffuse.table_file import columns_of, flex
 
 ROWS = 500_000
 SOME = ("miller_index", "counts", "response", "background.sum.value")

@@ -64,7 +64,8 @@ def test_partitions_hold_what_single_tables_hold(folder):
     assert correct("one.parts/", "c2.parts", "nproc=2").parts == parts.parts
     assert same(correct("one.refl", "c3.parts"), table)  # cut up on writing
     correct("one.parts", "c4.refl", "nproc=2")  # put together on writing
-    assert Path("c4.refl").read_bytes() == Path("corrected.refl").read_bytes()
+    ours, theirs = (Path(name).read_bytes() for name in ("c4.refl", "corrected.refl"))
+    assert (ours[:29], ours[30:]) == (theirs[:29], theirs[30:])  # between them: see test_table_file.py
     reports = [json.loads(Path(f"{name}.json").read_text()) for name in ("corrected", "c1", "c2", "c3", "c4")]
     assert all(report["experiments"] == reports[0]["experiments"] for report in reports)
     for one, other in itertools.product(reports[:1], reports[1:]):
@@ -97,7 +98,9 @@ def test_a_killed_process_and_a_second_start(folder):
     def kill_a_process():
         wait_until(lambda: finished() or child.poll() is not None)
         children = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
-        os.kill(int(children[0]), signal.SIGKILL)
+        own = Path(f"/proc/{child.pid}/cmdline").read_bytes()  # Python's resource tracker has another
+        forks = [pid for pid in children if Path(f"/proc/{pid}/cmdline").read_bytes() == own]
+        os.kill(int(forks[0]), signal.SIGKILL)
 
     kill_a_process()
     _, said = child.communicate()
@@ -130,18 +133,18 @@ def test_other_parameters_start_anew(folder):
 
 
 def test_a_full_disk(folder):
-    one = extract("one.parts")
+    one = extract("one.parts", "nproc=1", "extract.batch_width=3")
     inputs = ["one.expt", "one.parts", "nproc=1"]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (22_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max(part.bytes for part in one.parts), limits[1]))
     try:
-        with pytest.raises(SystemExit, match=r"Cannot write .*\.h5: .* 12 finished partitions of .* are kept"):
+        with pytest.raises(SystemExit, match=r"Cannot write .*\.h5: .* 4 finished partitions of .* are kept"):
             run("correct", inputs, "two.parts")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not Path("two.parts").exists() and not Path("two.expt").exists()
     assert run("correct", inputs, "two.parts").rows == one.rows
-    assert "Going on from 12 partitions" in Path("dials.diffuse_correct.log").read_text()
+    assert "Going on from 4 partitions" in Path("dials.diffuse_correct.log").read_text()
 
 
 # Names
