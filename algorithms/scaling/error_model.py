@@ -363,7 +363,8 @@ def _equations(
         else:
             ratio = _outlyingness(part)
             worst = np.maximum.reduceat(ratio, group.first[:-1])
-            bad = outlier[part.chosen] = (ratio > 1) & (ratio == group.spread(worst))
+            # Of a pair both are as bad: which one is worse by rounding must not matter.
+            bad = outlier[part.chosen] = (ratio > 1) & (ratio > (1 - 1e-9) * group.spread(worst))
             weight[bad] = 0
         x = np.stack([part.counting, part.excess])
         equations.normal += (x * weight) @ x.T
