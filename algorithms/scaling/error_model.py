@@ -61,6 +61,8 @@ LEAST_FOR_B = 50
 QUANTILES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99, 0.999, 1)
 #: Shells of |q|, of equal volume.
 SHELLS = 10
+#: What differs by less, relatively, is the same: rounding must not decide what is left out.
+TIE = 1e-9
 #: Least observations in a bin, and degrees of freedom and photons to refine with.
 LEAST = 100
 #: Observations that are enough to refine with: they determine a to 5e-4.
@@ -364,7 +366,7 @@ def _equations(
             ratio = _outlyingness(part)
             worst = np.maximum.reduceat(ratio, group.first[:-1])
             # Of a pair both are as bad: which one is worse by rounding must not matter.
-            bad = outlier[part.chosen] = (ratio > 1) & (ratio > (1 - 1e-9) * group.spread(worst))
+            bad = outlier[part.chosen] = (ratio > 1) & (ratio > (1 - TIE) * group.spread(worst))
             weight[bad] = 0
         x = np.stack([part.counting, part.excess])
         equations.normal += (x * weight) @ x.T
@@ -378,11 +380,11 @@ def _equations(
 
 def _largest(ratio: np.ndarray, signal: np.ndarray) -> np.ndarray:
     """Which ratios, shape (n,), bool, are the largest :data:`TRIMMED` of their bin of signals."""
-    number = np.searchsorted(np.quantile(signal, QUANTILES[1:-1]), signal, side="right")
+    number = np.searchsorted((1 - TIE) * np.quantile(signal, QUANTILES[1:-1]), signal, side="right")
     limit = np.full(len(QUANTILES), np.inf)
     for i in np.unique(number):
         limit[i] = np.quantile(ratio[number == i], 1 - TRIMMED)
-    return ratio > limit[number]
+    return ratio > (1 + TIE) * limit[number]
 
 
 def _outlyingness(part: Scatter) -> np.ndarray:
