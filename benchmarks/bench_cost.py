@@ -18,7 +18,7 @@ from run import MODELS, SIMULATED, make_sweep, write_models
 
 import dials_diffuse  # noqa: F401  sets LIBTBX_BUILD
 
-FRAMES, SWEEPS, NDIV = (25, 50, 100, 200), (1, 2, 4, 8, 16, 32), (1, 2, 3, 4, 5, 6)
+FRAMES, SWEEPS, NDIV = (25, 50, 100, 200), (1, 4, 16, 32), (1, 2, 3, 4, 6)
 #: Peaks of memory: of all processes together, of the program's own, of the largest of its others.
 MEMORY = ("memory", "own process", "largest worker")
 
