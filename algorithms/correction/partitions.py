@@ -15,6 +15,7 @@ from pathlib import Path
 import libtbx.phil
 import numpy as np
 from dials.util import Sorry
+from dxtbx.model import Experiment
 from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.correction.background import BackgroundMap, measured_backgrounds
@@ -131,11 +132,18 @@ def _save_state(dataset: Dataset, params: libtbx.phil.scope_extract, work: Path)
             (folder / f"background-{i}.pickle").write_bytes(pickle.dumps(background))
             backgrounds |= dict.fromkeys(numbers, i)
         of_experiments = [backgrounds[i] for i in range(len(dataset.experiments))] if backgrounds else None
-        state = State(dataset.observations, dataset.experiments, dataset.grid, params, of_experiments)
+        experiments = _without_images(dataset.experiments)
+        state = State(dataset.observations, experiments, dataset.grid, params, of_experiments)
         (folder / STATE).write_bytes(pickle.dumps(state))
     except OSError as error:
         raise Sorry(f"Cannot write to {work}: {error.strerror or error}. Make room or choose another place.") from error
     return os.fspath(folder)
+
+
+def _without_images(experiments: ExperimentList) -> ExperimentList:
+    """Experiments without their images, with which newer versions of DIALS pickle the pixel mask."""
+    names = ("beam", "detector", "goniometer", "scan", "crystal", "identifier")
+    return ExperimentList([Experiment(**{name: getattr(one, name) for name in names}) for one in experiments])
 
 
 @lru_cache(maxsize=1)

@@ -133,18 +133,18 @@ def test_other_parameters_start_anew(folder):
 
 
 def test_a_full_disk(folder):
-    one = extract("one.parts", "nproc=1", "extract.batch_width=3")
+    one = extract("one.parts", "nproc=1", "extract.batch_width=6")
     inputs = ["one.expt", "one.parts", "nproc=1"]
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (max(part.bytes for part in one.parts), limits[1]))
     try:
-        with pytest.raises(SystemExit, match=r"Cannot write .*\.h5: .* 4 finished partitions of .* are kept"):
+        with pytest.raises(SystemExit, match=r"Cannot write .*\.h5: .* 2 finished partitions of .* are kept"):
             run("correct", inputs, "two.parts")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not Path("two.parts").exists() and not Path("two.expt").exists()
     assert run("correct", inputs, "two.parts").rows == one.rows
-    assert "Going on from 4 partitions" in Path("dials.diffuse_correct.log").read_text()
+    assert "Going on from 2 partitions" in Path("dials.diffuse_correct.log").read_text()
 
 
 # Names
