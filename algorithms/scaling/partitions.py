@@ -7,15 +7,12 @@ observations or voxels of one partition and is needed again stays with it, by na
 
 from __future__ import annotations
 
-import contextlib
 import operator
 import os
-import pickle
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial, reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -26,6 +23,7 @@ from dxtbx import flumpy
 
 from dials_diffuse.algorithms.scaling.observations import COLUMNS, GroupedObservations
 from dials_diffuse.grid import GlobalGrid, miller_index_to_numpy
+from dials_diffuse.large_function import through_file
 from dials_diffuse.parallel import number_of_processes, parallel_map
 from dials_diffuse.partitioned_table import PartitionedTable, read_part
 from dials_diffuse.random_numbers import random_of_keys
@@ -194,7 +192,8 @@ class VoxelPartitions:
         """``function(partition, observations)`` of every partition, in order, the observations being those that the
         views show; where they show none it is called all the same."""
         if not self.is_in_memory:
-            with self._work(function) as work:
+            look, scratch = partial(_look, self.views, function), self.partitions[0].scratch
+            with through_file(look, scratch, self.mp) as work:
                 yield from parallel_map(work, self.partitions, self.mp, description)
             return
         nproc = number_of_processes(self.mp, len(self.partitions))
@@ -202,22 +201,6 @@ class VoxelPartitions:
             look = partial(_look, self.views, function)
             for begin in range(0, len(self.partitions), 4 * nproc):
                 yield from pool.map(look, self.partitions[begin : begin + 4 * nproc])
-
-    @contextlib.contextmanager
-    def _work(self, function: Callable) -> Iterator[Callable[[Partition], Result]]:
-        """What a worker does with a partition. The models can be large: other machines read them from a file, once."""
-        look = partial(_look, self.views, function)
-        if getattr(self.mp, "method", None) != "dask":
-            yield look
-            return
-        import cloudpickle
-
-        path = Path(self.partitions[0].scratch) / f"{uuid.uuid4().hex}.pickle"
-        path.write_bytes(cloudpickle.dumps(look))
-        try:
-            yield partial(_look_from_file, os.path.abspath(path))
-        finally:
-            path.unlink()
 
     def gather(self, choose: View | None = None, description: str = "Sample") -> GroupedObservations:
         """Observations as they are seen, or those that one more view shows, all in memory."""
@@ -235,15 +218,6 @@ def _look(views: Sequence[View], function: Callable, partition: Partition):
     for view in views:
         observations = view(partition, observations)
     return function(partition, observations)
-
-
-def _look_from_file(path: str, partition: Partition):
-    return _read_look(path)(partition)
-
-
-@lru_cache(maxsize=2)
-def _read_look(path: str) -> Callable[[Partition], Result]:
-    return pickle.loads(Path(path).read_bytes())
 
 
 def _as_they_are(partition: Partition, observations: GroupedObservations) -> GroupedObservations:

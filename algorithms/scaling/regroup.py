@@ -9,6 +9,7 @@ paths of files, and a few keys.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from dials_diffuse.algorithms.scaling.exclude_images import COLUMNS as OF_BATCHE
 from dials_diffuse.algorithms.scaling.exclude_images import BatchExtents, ExcludedImages
 from dials_diffuse.algorithms.scaling.partitions import total
 from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.large_function import through_file
 from dials_diffuse.parallel import parallel_map
 from dials_diffuse.partitioned_table import (
     GOOD_SIZE,
@@ -104,16 +106,19 @@ def _regroup(
     excluded: ExcludedImages,
     result: Path,
 ) -> None:
+    def run(function: Callable, tasks: Sequence, description: str) -> list:
+        with through_file(function, folder, mp) as work:
+            return list(parallel_map(work, tasks, mp, description))
+
     numbers = range(len(table.parts))
-    extents = total(parallel_map(partial(_extents, table), numbers, mp, "Batches"))
+    extents = total(run(partial(_extents, table), numbers, "Batches"))
     ordered = folder / "sorted"
     for path in (ordered, result):
         path.mkdir(exist_ok=True)
-    work = partial(_sort, table, grid, extents, excluded, ordered)
-    sorted_parts = list(parallel_map(work, numbers, mp, "Sorting"))
+    sorted_parts = run(partial(_sort, table, grid, extents, excluded, ordered), numbers, "Sorting")
     limits = _limits(sorted_parts)
     bounds = list(zip(range(len(limits) - 1), limits[:-1], limits[1:]))
-    parts = list(parallel_map(partial(_gather, ordered, sorted_parts, result), bounds, mp, "Grouping"))
+    parts = run(partial(_gather, ordered, sorted_parts, result), bounds, "Grouping")
     counts = {name: sum(getattr(part, name) for part in sorted_parts) for name in (EXCLUDED, LEFT_OUT)}
     write_manifest(result, parts, table.identifiers, {"order": "voxel", EXTENTS: extents.to_json(), **counts})
     shutil.rmtree(ordered)
