@@ -56,6 +56,6 @@ def test_each_program_gets_its_own(parameters_of, tmp_path, monkeypatch):
         "exclude_images": ["0:8:9"],
     }
     assert of_scale.as_str().count("exclude_images") == 2
-    assert [found.path for found in parse(merge(made).phil).all_definitions()] == ["merging.friedel"]
+    assert [found.path for found in parse(merge(made, 1).phil).all_definitions()] == ["merging.friedel"]
 
     assert [found.path for found in parse(made.of_ours("diffuse_extract")).all_definitions()] == ["grid.ndiv", "d_min"]
