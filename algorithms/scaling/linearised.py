@@ -13,7 +13,6 @@ from dials_diffuse.algorithms.scaling.expectation import (
     RadialBins,
     RadialPrior,
     RadialSums,
-    deviations,
     posterior_mean,
     weighted_means,
 )
@@ -96,8 +95,8 @@ class Linearised:
 
     def problem(
         self, observations: GroupedObservations, placed: PlacedDesign, stands_for: np.ndarray | None = None
-    ) -> tuple[LeastSquares, RadialSums]:
-        """The problem of whole voxels, and what the next prior is made of.
+    ) -> LeastSquares:
+        """The problem of whole voxels.
 
         Parameters
         ----------
@@ -111,10 +110,7 @@ class Linearised:
         q = self.models.grid.q(observations.voxels)
         values = placed.values(self.models.parameters)
         scaled = observations.scaled(*self.models.factors(observations, values), self.error_model)
-        intensity, noise = weighted_means(scaled, q, self.prior)
-        sums = RadialSums.of(self.bins, scaled, q)
-        sums.deviation, sums.weight = deviations(self.bins, q, intensity, noise, self.prior)
-        expected = scaled.spread(posterior_mean(intensity, noise, q, self.prior))
+        expected = scaled.spread(posterior_mean(*weighted_means(scaled, q, self.prior), q, self.prior))
         u, signal = scaled.response, scaled.signal
         weight = 1 / self.error_model.variance(u * expected, scaled.noise)
         merged = scaled.sum(weight * u * signal) / scaled.sum(weight * u**2)
@@ -122,27 +118,26 @@ class Linearised:
             weight = weight * scaled.spread(stands_for)
         slopes = placed.slopes(values, observations.response, expected)
         residual = signal - u * scaled.spread(merged)
-        return LeastSquares(placed, slopes, u, residual, weight, scaled.first), sums
+        return LeastSquares(placed, slopes, u, residual, weight, scaled.first)
 
 
 @dataclass
 class Totals:
-    """Sums over observations: w J^T r, shape (p,), w r^2, and of the next prior."""
+    """Sums over observations: w J^T r, shape (p,), and w r^2."""
 
     gradient: np.ndarray
     objective: float
-    radial: RadialSums
 
     def __add__(self, other: Totals) -> Totals:
-        return Totals(self.gradient + other.gradient, self.objective + other.objective, self.radial + other.radial)
+        return Totals(self.gradient + other.gradient, self.objective + other.objective)
 
 
 def totals(linearised: Linearised, partition: Partition, observations: GroupedObservations) -> Totals:
     """Of a partition."""
-    found = Totals(np.zeros(linearised.models.design.size), 0.0, RadialSums.none(len(linearised.bins)))
+    found = Totals(np.zeros(linearised.models.design.size), 0.0)
     for _, _, part in observations.parts(CHUNK):
-        problem, sums = linearised.problem(part, linearised.models.place(part))
-        found += Totals(problem.gradient, problem.objective, sums)
+        problem = linearised.problem(part, linearised.models.place(part))
+        found += Totals(problem.gradient, problem.objective)
     return found
 
 

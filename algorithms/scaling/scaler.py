@@ -126,7 +126,7 @@ class MultiBatchScaler:
     covariance : Covariance
         Of the parameters after the last cycle.
     prior : RadialPrior
-        What is expected of the voxels. It is made in the look at all observations of the cycle before.
+        What is expected of the voxels with the models as they are.
     survey : Survey
     sample : Sample
         For the curvature.
@@ -232,9 +232,9 @@ class MultiBatchScaler:
             self.design.size,
         )
         previous, shift, curvature = np.inf, np.inf, None
-        self.merge()
         for number in range(1, self.params.max_cycles + 1):
-            gradient, objective, prior = self._gradient()
+            self.merge()
+            gradient, objective = self._gradient()
             change = abs(previous - objective) / max(objective, 1e-12) if number > 1 else np.inf
             if curvature is None or shift > NEAR:
                 curvature = self._curvature()
@@ -251,7 +251,7 @@ class MultiBatchScaler:
             if change < tolerance:
                 logger.log(level, "Converged.")
                 break
-            previous, self.prior = objective, prior
+            previous = objective
         else:
             level = logging.WARNING if level >= logging.INFO else level
             logger.log(level, "Not converged after %d cycles: raise scaling.max_cycles.", self.params.max_cycles)
@@ -267,10 +267,10 @@ class MultiBatchScaler:
         """The models at any observations: a d b, and the photons of the excess background, shape (n,) each."""
         return self._current.evaluate(observations)
 
-    def _gradient(self) -> tuple[np.ndarray, float, RadialPrior]:
-        """Sum of w J^T r over all observations, shape (p,), the sum of w r^2, and the prior that they lead to."""
+    def _gradient(self) -> tuple[np.ndarray, float]:
+        """Sum of w J^T r over all observations, shape (p,), and the sum of w r^2."""
         found = total(self.partitions.map(partial(totals, self._linearised), "Scaling"))
-        return found.gradient, found.objective, found.radial.prior()
+        return found.gradient, found.objective
 
     def _curvature(self) -> Curvature:
         """A, from the sample of voxels."""
@@ -278,7 +278,7 @@ class MultiBatchScaler:
 
         def of_chunk(chunk: tuple[slice, slice, GroupedObservations]) -> LeastSquares:
             voxels, chosen, part = chunk
-            return linearised.problem(part, self.placed.select(chosen), stands_for[voxels])[0]
+            return linearised.problem(part, self.placed.select(chosen), stands_for[voxels])
 
         with ThreadPoolExecutor(number_of_processes(self.nproc, len(self.parts))) as pool:
             chunks = list(pool.map(of_chunk, observations.parts(CHUNK)))

@@ -72,7 +72,7 @@ def test_gradient_and_curvature(scaler):
     jacobian, weight, residual = brute_force(scaler)
     size = scaler.design.size
     assert scaler.survey.n_voxels > 4 * size
-    gradient, objective, _ = scaler._gradient()
+    gradient, objective = scaler._gradient()
     assert objective == pytest.approx(np.sum(weight * residual**2), rel=1e-9)
     expected = jacobian[:, :size].T @ (weight * residual)
     np.testing.assert_allclose(gradient, expected, atol=1e-7 * np.abs(expected).max())
