@@ -168,7 +168,7 @@ def test_a_lower_resolution_needs_no_images(scaled, tmp_path, monkeypatch):
 def test_what_the_program_cannot_do(scaled, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arguments, message in (
-        ([str(scaled / "scaled.expt")], "0 files of observations"),
+        ([str(scaled / "scaled.expt")], "1 experiment files but 0 reflection files"),
         ([str(scaled / f"coarse_{i}/reduced/corrected.expt") for i in (1, 2)] + ["grid.ndiv=2,2,2"], "one .expt file"),
         ([str(scaled / "coarse_1/reduced/corrected.expt"), "grid.ndiv=2,2,2"], "no scaling models"),
         ([str(scaled / "refined_1.expt"), "grid.ndiv=2,2,2"], "holds no grid"),
