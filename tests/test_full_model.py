@@ -99,9 +99,9 @@ def test_map_is_as_good_as_with_true_terms(one_photon, tmp_path):
 def test_low_counts(make_once):
     """0.05 photons a pixel.
 
-    The mean is that of voxels from which c is subtracted, whose error is 2 % of the mean intensity here, and whose least
-    value over all angles is 0 by convention: noise makes the least one lower, and so I. It is 0.8 to 1.6 % low, by the
-    sample of voxels that the curvature and the smoothness of c come from (scaling.seed).
+    The mean is that of voxels from which c is subtracted, whose error is 2 % of the mean intensity here, and whose
+    least value over all angles is 0 by convention: noise makes the least one lower, and so I. It is 0.8 to 1.2 % low,
+    by the sample of voxels that the curvature and the smoothness of c come from (scaling.seed).
     """
     simulation = "photons=0.05 background.photons=0.02 frames=100 background.images=40"
     made = make_once("full-model-0.05", lambda folder: make_scaled(folder, simulation))
