@@ -134,9 +134,7 @@ def test_curvature_of_a_sample_of_voxels_is_unbiased(scaler, monkeypatch):
     parts = []
     for seed in range(60):
         scaler._take(
-            sample.choose_sample(
-                scaler.partitions, scaler.survey.n_observations, scaler.grid, scaler.design.size, seed
-            )
+            sample.choose_sample(scaler.partitions, scaler.survey.n_observations, scaler.grid, scaler.design.size, seed)
         )
         parts.append(np.einsum("ki,ij,kj->k", directions, dense_curvature(scaler), directions))
     deviation = (np.mean(parts, axis=0) - expected) / (np.std(parts, axis=0, ddof=1) / np.sqrt(len(parts)))
