@@ -47,6 +47,11 @@ def largest_experiments(
     return np.arange(len(experiments)) if n >= len(order) else np.sort(order[:n])
 
 
+def by_experiment(n: int, partition: Partition, observations: GroupedObservations) -> np.ndarray:
+    """Number of observations of each of n experiments."""
+    return np.bincount(observations.experiment, minlength=n)
+
+
 def of_experiments(numbers: np.ndarray, partition: Partition, observations: GroupedObservations) -> GroupedObservations:
     """View: the observations of some experiments, which are counted anew; ``numbers`` are theirs, increasing."""
     place = np.minimum(np.searchsorted(numbers, observations.experiment), len(numbers) - 1)

@@ -16,11 +16,11 @@ from dials.util import tabulate
 
 from dials_diffuse.algorithms.scaling.bad_frames import BadRange, find_bad_frames, in_ranges
 from dials_diffuse.algorithms.scaling.error_model import ENOUGH, ErrorModel, error_model_summary, refine_error_model
+from dials_diffuse.algorithms.scaling.few_experiments import by_experiment
 from dials_diffuse.algorithms.scaling.linearised import CurrentModels, put_factors, scaled_by_factors
 from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
-from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.algorithms.scaling.outliers import REASONS, Outliers, find_outliers, outlier_maps
-from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions, random_voxels, repeated
+from dials_diffuse.algorithms.scaling.partitions import VoxelPartitions, random_voxels, repeated
 from dials_diffuse.algorithms.scaling.reference import Reference
 from dials_diffuse.algorithms.scaling.residuals import residual_report
 from dials_diffuse.algorithms.scaling.scaler import Cycle, MultiBatchScaler
@@ -96,7 +96,7 @@ class _Scaling:
         else:
             self.data = DataInMemory(self.dataset, self.params)
         self.partitions = self.data.partitions
-        self.counts = sum(self.partitions.map(partial(_by_experiment, len(self.dataset.experiments)), "Observations"))
+        self.counts = sum(self.partitions.map(partial(by_experiment, len(self.dataset.experiments)), "Observations"))
         self.outliers = Outliers.none(int(self.counts.sum()))
         filename = self.params.reference
         self.reference = None if filename is None else Reference.from_file(filename, self.dataset.grid)
@@ -185,7 +185,7 @@ class _Scaling:
         """What was found, JSON-ready; a table of sweeps goes to the log."""
         experiments = self.dataset.experiments
         in_fit = self._scaled.viewed(repeated)
-        n_used = sum(in_fit.map(partial(_by_experiment, len(experiments)), "Observations"))
+        n_used = sum(in_fit.map(partial(by_experiment, len(experiments)), "Observations"))
         sweeps = []
         for i, model in enumerate(self.models):
             terms = {term.name: term_report(term) for term in model.terms if term.name not in OF_DETECTOR}
@@ -211,11 +211,6 @@ class _Scaling:
                 "bad_frames": [asdict(bad) for bad in self.bad_frames],
             },
         }
-
-
-def _by_experiment(n: int, partition: Partition, observations: GroupedObservations) -> np.ndarray:
-    """Number of observations of each of n experiments."""
-    return np.bincount(observations.experiment, minlength=n)
 
 
 def _log_sweeps(sweeps: list[dict]) -> None:

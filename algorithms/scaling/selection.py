@@ -15,7 +15,7 @@ from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse.algorithms.scaling.error_model import ErrorModel
 from dials_diffuse.algorithms.scaling.expectation import merge_voxels
-from dials_diffuse.algorithms.scaling.few_experiments import largest_experiments, of_experiments
+from dials_diffuse.algorithms.scaling.few_experiments import by_experiment, largest_experiments, of_experiments
 from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions, random_voxels, repeated
@@ -85,7 +85,7 @@ def choose_terms(
     params, n_all = copy.deepcopy(params), len(experiments)
     params.scaling.tolerance = TOLERANCE
     rng = np.random.default_rng(params.scaling.seed)
-    counts = sum(partitions.map(partial(_by_experiment, n_all), "Observations"))
+    counts = sum(partitions.map(partial(by_experiment, n_all), "Observations"))
     taken = largest_experiments(counts, experiments, list(scaling_terms()), params.scaling, grid)
     if len(taken) < n_all:
         logger.info("Terms are chosen by %d of %d experiments.", len(taken), n_all)
@@ -131,10 +131,6 @@ def choose_terms(
         left.remove(name)
     _log(trials, best.names)
     return best.names, trials
-
-
-def _by_experiment(n: int, partition: Partition, observations: GroupedObservations) -> np.ndarray:
-    return np.bincount(observations.experiment, minlength=n)
 
 
 def _number(partition: Partition, observations: GroupedObservations) -> int:
