@@ -241,7 +241,8 @@ def _deviates_from_mates(
     deviate, number = np.empty(len(observations), dtype=np.float32), np.empty(len(observations), dtype=np.int8)
     histogram = np.zeros((N_CLASSES, N_BINS + 2), dtype=np.int32)
     for voxels, chosen, part in observations.parts(CHUNK):
-        deviate[chosen], mean = _compare(part, _of(prior, voxels), good[chosen])
+        found, mean = _compare(part, _of(prior, voxels), good[chosen])
+        deviate[chosen] = np.where(np.isnan(found), 0, found)  # nothing is known that would contradict it
         number[chosen] = _class(mean)
         histogram += _histogram(deviate[chosen], number[chosen])
     partition.put(DEVIATES[time], deviate)
