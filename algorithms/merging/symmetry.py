@@ -42,7 +42,7 @@ from dxtbx.model.experiment_list import ExperimentList
 from dials_diffuse.algorithms.merging.scaled import column_of
 from dials_diffuse.algorithms.scaling.expectation import between_voxel_variance, merge_voxels, radial_bins
 from dials_diffuse.algorithms.scaling.observations import ARRAYS, GroupedObservations
-from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions
+from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions, number_of_observations
 from dials_diffuse.grid import GlobalGrid, lattice_group
 from dials_diffuse.random_numbers import random_of_keys
 
@@ -279,7 +279,7 @@ def test_symmetry(partitions: VoxelPartitions, grid: GlobalGrid, experiments: Ex
     SymmetryTest
     """
     rotations, subgroups, left_out = lattice_symmetry(grid)
-    n = sum(partitions.map(_number_of_observations, "Symmetry"))
+    n = sum(partitions.map(number_of_observations, "Symmetry"))
     choose = partial(_sample, list(rotations.values()), ENOUGH / n)
     observations = _merged_mates(grid, partitions.gather(choose, "Symmetry"))
     if len(observations) < n:
@@ -337,10 +337,6 @@ def lattice_symmetry(grid: GlobalGrid) -> tuple[dict[str, np.ndarray], list[tupl
         if fits:
             subgroups.append((group, inside))
     return rotations, subgroups, len(left_out)
-
-
-def _number_of_observations(partition: Partition, observations: GroupedObservations) -> int:
-    return len(observations)
 
 
 def _sample(

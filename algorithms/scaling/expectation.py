@@ -170,7 +170,7 @@ def radial_bins(q: np.ndarray, n_bins: int = FINE_BINS, least: int = LEAST) -> n
     ndarray, shape (m,), int
         Number of each voxel's bin, from 0.
     """
-    bins = RadialBins(max(float(q.max()), 1e-12), np.arange(n_bins))
+    bins = RadialBins.equal(max(float(q.max()), 1e-12), n_bins)
     return RadialBins.with_least(bins.q_max, np.bincount(bins.of(q), minlength=n_bins), least).of(q)
 
 
@@ -188,6 +188,11 @@ class RadialBins:
 
     q_max: float
     numbers: np.ndarray
+
+    @classmethod
+    def equal(cls, q_max: float, n_bins: int = FINE_BINS) -> RadialBins:
+        """Bins of one width."""
+        return cls(q_max, np.arange(n_bins))
 
     @classmethod
     def with_least(cls, q_max: float, counts: np.ndarray, least: int = LEAST) -> RadialBins:
@@ -284,7 +289,7 @@ def deviations(
 def radial_prior(partitions: VoxelPartitions, grid: GlobalGrid) -> RadialPrior:
     """What the voxels of scaled observations are expected to be, by two looks at all of them."""
     q_max = 1 / grid.d_min
-    fine = RadialBins(q_max, np.arange(FINE_BINS))
+    fine = RadialBins.equal(q_max)
     counts = sum(partitions.map(partial(_count_voxels, fine, grid), "Voxels"))
     bins = RadialBins.with_least(q_max, counts)
     prior = None

@@ -119,10 +119,7 @@ class GroupedObservations:
         cls, columns: dict[str, np.ndarray], key: np.ndarray, grid: GlobalGrid, wanted: np.ndarray | None
     ) -> tuple[GroupedObservations, int]:
         """Observations, and how many of the wanted rows are left out."""
-        counts, response, background, variance = (columns[name] for name in COLUMNS[1:5])
-        with np.errstate(invalid="ignore"):
-            valid = (response > 0) & np.isfinite(response * counts * background * variance)
-        valid &= key >= 0
+        valid = usable(columns, key)
         chosen = valid if wanted is None else valid & wanted
         rows = np.flatnonzero(chosen)
         rows = rows[np.argsort(key[rows], kind="stable")]
@@ -251,6 +248,13 @@ def error_model_of(experiments: ExperimentList) -> ErrorModel:
     """That of scaled experiments, which have one in common."""
     model = experiments[0].scaling_model
     return ErrorModel(*(model.configdict.get("error_model_parameters", ()) if model is not None else ()))
+
+
+def usable(columns: dict[str, np.ndarray], key: np.ndarray) -> np.ndarray:
+    """Rows with a response, with values that are numbers, and of voxels within the grid (``key`` not below 0); bool."""
+    counts, response, background, variance = (columns[name] for name in COLUMNS[1:5])
+    with np.errstate(invalid="ignore"):
+        return (response > 0) & np.isfinite(response * counts * background * variance) & (key >= 0)
 
 
 def _asu_keys(grid: GlobalGrid, indices: flex.miller_index) -> np.ndarray:

@@ -224,6 +224,11 @@ def _as_they_are(partition: Partition, observations: GroupedObservations) -> Gro
     return observations
 
 
+def number_of_observations(partition: Partition, observations: GroupedObservations) -> int:
+    """How many a partition shows."""
+    return len(observations)
+
+
 def repeated(partition: Partition, observations: GroupedObservations) -> GroupedObservations:
     """View: the voxels that were observed more than once."""
     return observations.repeated()

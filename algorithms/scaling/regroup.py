@@ -20,6 +20,7 @@ from dials.array_family import flex
 
 from dials_diffuse.algorithms.scaling.exclude_images import COLUMNS as OF_BATCHES
 from dials_diffuse.algorithms.scaling.exclude_images import BatchExtents, ExcludedImages
+from dials_diffuse.algorithms.scaling.observations import usable
 from dials_diffuse.algorithms.scaling.partitions import total
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.large_function import through_file
@@ -154,11 +155,8 @@ def _sort(
         columns[FLAGS] = np.zeros(len(columns["id"]), dtype=np.int32)
     of_excluded = extents.rows(columns, excluded)
     columns[FLAGS][of_excluded] |= np.int32(flex.reflection_table.flags.user_excluded_in_scaling)
-    values = [columns[name] for name in ("response", "counts", "background.sum.value", "background.sum.variance")]
-    with np.errstate(invalid="ignore"):
-        valid = (values[0] > 0) & np.isfinite(values[0] * values[1] * values[2] * values[3])
     key = grid.asu_keys(columns["miller_index"])
-    rows = np.flatnonzero(valid & (key >= 0))
+    rows = np.flatnonzero(usable(columns, key))
     rows = rows[np.argsort(key[rows], kind="stable")]
     key = key[rows]
     key.tofile(_file(folder, number, KEY))

@@ -18,7 +18,7 @@ from dials_diffuse.algorithms.scaling.expectation import merge_voxels
 from dials_diffuse.algorithms.scaling.few_experiments import by_experiment, largest_experiments, of_experiments
 from dials_diffuse.algorithms.scaling.model import DiffuseScalingModel
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
-from dials_diffuse.algorithms.scaling.partitions import Partition, VoxelPartitions, random_voxels, repeated
+from dials_diffuse.algorithms.scaling.partitions import VoxelPartitions, number_of_observations, random_voxels, repeated
 from dials_diffuse.algorithms.scaling.scaler import MultiBatchScaler
 from dials_diffuse.algorithms.scaling.terms import scaling_terms, term_class
 from dials_diffuse.grid import GlobalGrid
@@ -92,7 +92,7 @@ def choose_terms(
         partitions = partitions.viewed(partial(of_experiments, taken))
         experiments = ExperimentList([experiments[int(i)] for i in taken])
     partitions = partitions.viewed(repeated)
-    share = OBSERVATIONS / max(sum(partitions.map(_number, "Observations")), 1)
+    share = OBSERVATIONS / max(sum(partitions.map(number_of_observations, "Observations")), 1)
     observations = partitions.gather(partial(random_voxels, grid=grid, share=share, seed=params.scaling.seed))
     out = _visits(observations, rng) < params.scaling.held_out
     training, held = observations.select(~out).repeated(), observations.select(out)
@@ -131,10 +131,6 @@ def choose_terms(
         left.remove(name)
     _log(trials, best.names)
     return best.names, trials
-
-
-def _number(partition: Partition, observations: GroupedObservations) -> int:
-    return len(observations)
 
 
 def _visits(observations: GroupedObservations, rng: np.random.Generator) -> np.ndarray:

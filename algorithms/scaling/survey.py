@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
 
-from dials_diffuse.algorithms.scaling.expectation import FINE_BINS, RadialBins
+from dials_diffuse.algorithms.scaling.expectation import RadialBins
 from dials_diffuse.algorithms.scaling.linearised import CHUNK, CurrentModels
 from dials_diffuse.algorithms.scaling.observations import GroupedObservations
 from dials_diffuse.algorithms.scaling.partitions import Partition
@@ -69,9 +69,9 @@ class Survey:
 def survey(models: CurrentModels, partition: Partition, observations: GroupedObservations) -> Survey:
     """Of a partition's observations."""
     k, t = len(models.experiments), len(models.design.names)
-    bins = RadialBins(1 / models.grid.d_min, np.arange(FINE_BINS))
+    bins = RadialBins.equal(1 / models.grid.d_min)
     number = bins.of(models.grid.q(observations.voxels))
-    found = Survey(np.zeros(k + 1, dtype=int), np.bincount(number, minlength=FINE_BINS), np.zeros((2, t)), set())
+    found = Survey(np.zeros(k + 1, dtype=int), np.bincount(number, minlength=len(bins)), np.zeros((2, t)), set())
     for _, _, part in observations.parts(CHUNK):
         found.observations += np.bincount(np.minimum(part.experiment, k), minlength=k + 1)
         for i, covariate in enumerate(models.place(part).covariates):
