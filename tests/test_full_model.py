@@ -14,7 +14,7 @@ from dxtbx.imageset import ImageSetFactory
 from dxtbx.model import Experiment
 from dxtbx.model.experiment_list import ExperimentList
 from indexed_spots import indexed_spots
-from true_terms import put_terms, static_response, term_errors, true_terms
+from true_terms import offset_gauge, put_terms, static_response, term_errors, true_terms
 
 from dials_diffuse.algorithms.masking.mask_file import write_mask
 from dials_diffuse.algorithms.scaling.apply import term_values
@@ -99,14 +99,17 @@ def test_map_is_as_good_as_with_true_terms(one_photon, tmp_path):
 def test_low_counts(make_once):
     """0.05 photons a pixel.
 
-    The mean is that of voxels from which c is subtracted, whose error is 2 % of the mean intensity here, and whose
-    least value over all angles is 0 by convention: noise makes the least one lower, and so I. It is 0.8 to 2 % low, by
-    the sample of voxels that the curvature and the smoothness of c come from (scaling.seed).
+    b I + c does not tell a function of |q| that c has from one that I has. By convention the least c over all angles is
+    0; noise makes the least one lower, so that c holds something of I: the mean is compared after I has it back.
     """
     simulation = "photons=0.05 background.photons=0.02 frames=100 background.images=40"
     made = make_once("full-model-0.05", lambda folder: make_scaled(folder, simulation))
     truth = Truth.from_file(made / "truth.json")
-    found = against_truth(made, truth, response=static_response(truth))
-    print(f"\n0.05 photons: {found}")
+    dataset = Dataset.from_files(made / "scaled.expt", made / "scaled.refl")
+    terms = term_values(dataset)
+    errors = term_errors(dataset, truth, terms)
+    found = against_truth(made, truth, response=static_response(truth), lost=offset_gauge(dataset, truth, terms))
+    print(f"\n0.05 photons: {found}\n{errors}")
     assert 0.95 < found.chi_squared < 1.1
-    assert found.mean == pytest.approx(1, abs=0.03)
+    assert found.mean == pytest.approx(1, abs=0.01)
+    assert errors.c < 0.03

@@ -22,6 +22,7 @@ def against_truth(
     *,
     touching: bool = False,
     response: Callable[[np.ndarray], np.ndarray] | None = None,
+    lost: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Comparison:
     """Merged voxels (merged.refl, with the grid of scaled.expt) that neither hold nor touch a Bragg point.
 
@@ -33,6 +34,8 @@ def against_truth(
         Those that share a face with a voxel of a Bragg point instead.
     response : callable, optional
         What the map holds besides the intensity, as a function of |q|: see :func:`true_terms.static_response`.
+    lost : callable, optional
+        What c holds of the intensity, as a function of |q|: see :func:`true_terms.offset_gauge`.
     """
     table = flex.reflection_table.from_file(str(folder / "merged.refl"))
     grid, _ = read_diffuse_header(folder / "scaled.expt", "dials.diffuse_scale")
@@ -41,8 +44,11 @@ def against_truth(
     steps = np.abs((index + ndiv // 2) % ndiv - ndiv // 2).sum(axis=1)  # to the nearest Bragg point, through faces
     chosen = steps == 1 if touching else steps > 1
     values, variances = (flumpy.to_numpy(table[f"intensity.scale.{name}"])[chosen] for name in ("value", "variance"))
+    q = grid.q(index[chosen])
+    if lost is not None:
+        values = values + lost(q)
     if response is not None:
-        factor = response(grid.q(index[chosen]))
+        factor = response(q)
         values, variances = values / factor, variances / factor**2
     return compare(truth, in_setting(index[chosen], operator), grid.ndiv, values, variances)
 

@@ -112,10 +112,19 @@ def term_errors(dataset: Dataset, truth: Truth, found: dict[str, np.ndarray]) ->
     b, factor = (values - np.average(values, weights=weight) for values in (b, factor))
     c = found.get("offset", np.zeros(len(table))) * np.exp(moved) - true["offset"]
     intensity = np.average(truth.diffuse(index / dataset.grid.ndiv), weights=weight)
-    b_squared, bc = (_means(shells, values, weight) for values in (true["scale"] ** 2, true["scale"] * c))
-    c_shape = c - true["scale"] * bc / b_squared
+    c_shape = c - true["scale"] * _multiple(true["scale"], c, shells, weight)[shells]
     rms = [float(np.sqrt(np.average(values**2, weights=weight))) for values in (b, a, d, c, c_shape, factor)]
     return TermErrors(*rms[:3], rms[3] / intensity, rms[4] / intensity, rms[5])
+
+
+def offset_gauge(dataset: Dataset, truth: Truth, found: dict[str, np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """What c holds of the intensity: at every |q| the multiple of b that its error is; in photons / (s sr)."""
+    true, weight = true_terms(dataset, truth), flumpy.to_numpy(dataset.observations["num_pixels.valid"]).astype(float)
+    q = dataset.grid.q(miller_index_to_numpy(dataset.observations["miller_index"]))
+    shells = _cells(q / Q)
+    nodes = np.bincount(shells, weight * q) / np.bincount(shells, weight)
+    lost = _multiple(true["scale"], found["offset"] - true["offset"], shells, weight)
+    return lambda at: np.interp(at, nodes, lost)
 
 
 def static_response(truth: Truth) -> Callable[[np.ndarray], np.ndarray]:
@@ -139,6 +148,11 @@ def _cells(*coordinates: np.ndarray) -> np.ndarray:
     """Numbers of the boxes of edge 1 that points are in, shape (n,), int."""
     numbers = [np.floor(values).astype(np.int64) for values in coordinates]
     return np.unique(np.ravel_multi_index(numbers, [values.max() + 1 for values in numbers]), return_inverse=True)[1]
+
+
+def _multiple(of: np.ndarray, values: np.ndarray, cells: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """By least squares, of every cell."""
+    return np.bincount(cells, weight * of * values) / np.bincount(cells, weight * of**2)
 
 
 def _means(cells: np.ndarray, values: np.ndarray, weight: np.ndarray) -> np.ndarray:
