@@ -106,9 +106,9 @@ def make_sweep_object(path: Path):
 
     from dials_diffuse.algorithms.extraction.sweep import Sweep
     from dials_diffuse.algorithms.masking.masks import make_masks
-    from dials_diffuse.geometry import detector_rays
     from dials_diffuse.grid import GlobalGrid
     from dials_diffuse.parameters import parameters
+    from dials_diffuse.rays import detector_rays
 
     experiments = ExperimentList.from_file(str(path / "sweep.expt"))
     reflections = flex.reflection_table.from_file(str(path / "sweep.refl"))

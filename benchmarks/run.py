@@ -190,9 +190,10 @@ def rate(kind: str, filename: str, nproc: int) -> float:
     """Million pixels a second of decoding alone, or with the barest loop, over all frames of an experiment file."""
     from dxtbx.model.experiment_list import ExperimentList
 
-    from dials_diffuse.geometry import IndexMapping, detector_rays
+    from dials_diffuse.geometry import IndexMapping
     from dials_diffuse.images import frame_arrays
     from dials_diffuse.parallel import parallel_map
+    from dials_diffuse.rays import detector_rays
 
     experiment = ExperimentList.from_file(filename)[0]
     imageset, mapping = experiment.imageset, IndexMapping(experiment)

@@ -35,6 +35,7 @@ from distributed.client import CancelledError
 from distributed.comm import connect
 
 from dials_diffuse import __version__, parallel
+from dials_diffuse.freed_memory import keep_freed_memory
 
 logger = logging.getLogger("dials.diffuse.dask")
 
@@ -206,6 +207,8 @@ def _on_this_machine(nproc: int) -> _Connection:
             "distributed.worker.memory.pause": False,  # what fills it are caches: it would pause for ever
             "distributed.scheduler.worker-ttl": None,  # long compiled work may hold up a worker's heartbeat
             "distributed.comm.timeouts.connect": "120s",
+            # A worker that replaces a dead one would say that it clears its folder.
+            "distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "critical",
         }
     )
     folder = tempfile.mkdtemp(prefix="dials_diffuse.dask.")
@@ -265,6 +268,7 @@ _one_at_a_time = threading.Lock()
 def _work(payload: bytes, folder: str, versions: dict[str, str], task: bytes) -> parallel.Outcome:
     """Do one task; the function is that of the payload."""
     parallel.stay_serial()
+    keep_freed_memory()
     name = get_worker().name
     name = f"worker {name}" if isinstance(name, int) else name
     here = f"{name} on {socket.gethostname()}"

@@ -7,77 +7,20 @@ z counts frames in array index units: the centre of the first image of a scan is
 
 from __future__ import annotations
 
-import copy
-import mmap
 from collections.abc import Callable
 
 import numpy as np
 from dials.array_family import flex
 from dxtbx import flumpy
-from dxtbx.model import Detector, Experiment, Panel
+from dxtbx.model import Experiment, Panel
 from scitbx import matrix
 
-from dials_diffuse.parallel import Mp, number_of_processes, parallel_map
 from dials_diffuse.stills import is_still
-
-#: Rows of a panel whose rays are computed at once, to bound the temporaries.
-ROWS = 64
 
 
 def resolution(experiment: Experiment) -> float:
     """Resolution in Angstrom that an experiment's detector reaches."""
     return experiment.detector.get_max_resolution(experiment.beam.get_s0())
-
-
-def detector_rays(detector: Detector, mp: Mp = 1) -> list[np.ndarray]:
-    """Unit vectors from the crystal through the centres of all pixels, for all panels.
-
-    The rays of the detector that was asked for last are kept: masks and extraction need the same ones.
-
-    Parameters
-    ----------
-    detector : dxtbx.model.Detector
-        The panels' own px-mm strategies are used, so parallax is included where the detector model has it.
-    mp : libtbx.phil.scope_extract, int or libtbx.Auto
-        The scope ``mp``, of which the number of processes counts, or that number: they are forks.
-
-    Returns
-    -------
-    list of ndarray, shape (slow, 3, fast), float32
-        In the laboratory frame, one a panel; the components of a row of pixels lie together, as the extraction reads
-        them. Memory: 12 bytes a pixel, shared with forked processes.
-    """
-    global _last
-    # Tables of pixel offsets do not take part in the comparison of detectors.
-    comparable = all("Offset" not in panel.get_px_mm_strategy().__class__.__name__ for panel in detector)
-    if _last is not None and comparable and _last[0] == detector:
-        return _last[1]
-    rays = [_shared_array((panel.get_image_size()[1], 3, panel.get_image_size()[0])) for panel in detector]
-    bands = [
-        (number, start, min(start + ROWS, array.shape[0]))
-        for number, array in enumerate(rays)
-        for start in range(0, array.shape[0], ROWS)
-    ]
-
-    def fill(band: tuple[int, int, int]) -> None:
-        number, start, stop = band
-        nfast = rays[number].shape[2]
-        y, x = np.mgrid[start:stop, 0:nfast] + 0.5
-        directions = pixel_directions(detector[number], x.ravel(), y.ravel()).reshape(stop - start, nfast, 3)
-        rays[number][start:stop] = directions.transpose(0, 2, 1)
-
-    for _ in parallel_map(fill, bands, number_of_processes(mp, len(bands)), "Rays"):
-        pass
-    _last = (copy.deepcopy(detector), rays) if comparable else None
-    return rays
-
-
-_last: tuple[Detector, list[np.ndarray]] | None = None
-
-
-def _shared_array(shape: tuple[int, ...]) -> np.ndarray:
-    """float32 array that forked processes can fill."""
-    return np.frombuffer(mmap.mmap(-1, 4 * int(np.prod(shape))), dtype=np.float32).reshape(shape)
 
 
 def pixel_directions(panel: Panel, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ from dxtbx.model.experiment_list import ExperimentList
 
 from dials_diffuse import __version__, parallel
 from dials_diffuse.arguments import Arguments
+from dials_diffuse.freed_memory import keep_freed_memory
 from dials_diffuse.output import INTERRUPTIONS
 from dials_diffuse.partitioned_table import MANIFEST, PartitionedTable, is_partitioned
 from dials_diffuse.provenance import ProcessRecord, hash_file
@@ -128,6 +129,7 @@ def start(
     if not args and not has_files:
         parser.print_help()
         return None
+    keep_freed_memory()
     params, options = parser.parse_args(args=[arg for arg in args if arg.rstrip("/") not in (*map_files, *partitioned)])
     check_output_folders(params.output)
     all_parameters = parser.phil.format(params)

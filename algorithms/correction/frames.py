@@ -13,9 +13,9 @@ from dials_diffuse.algorithms.correction.geometry import PixelGeometry
 from dials_diffuse.algorithms.extraction.panel_pixels import panel_pixels
 from dials_diffuse.algorithms.extraction.sweep import Sweep
 from dials_diffuse.algorithms.masking.masks import ExperimentMasks
-from dials_diffuse.geometry import detector_rays
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.parameters import parameters
+from dials_diffuse.rays import detector_rays
 
 #: Pixels whose geometry is computed at once, to bound the temporaries.
 CHUNK = 1 << 20

@@ -25,7 +25,6 @@ from dials_diffuse.algorithms.extraction.voxel_sums import voxel_sums
 from dials_diffuse.algorithms.masking.mask_file import write_mask
 from dials_diffuse.algorithms.masking.masks import ExperimentMasks, attach_masks, make_masks
 from dials_diffuse.dataset import Dataset, possible_name, whole_observations, write_experiments
-from dials_diffuse.geometry import detector_rays
 from dials_diffuse.grid import GlobalGrid
 from dials_diffuse.images import exposure_times, sweep_name
 from dials_diffuse.parallel import parallel_map
@@ -37,6 +36,7 @@ from dials_diffuse.partitioned_table import (
     write_manifest,
 )
 from dials_diffuse.provenance import ProcessRecord
+from dials_diffuse.rays import detector_rays
 from dials_diffuse.stills import is_still, with_own_images
 from dials_diffuse.work_folder import PARTS, folder_for, temporary_folder
 
@@ -136,7 +136,7 @@ def _extract_to(
     for run in experiments_by_detector(experiments):
         of_run = [piece for piece in pieces if run[0] <= piece[0].experiment <= run[-1]]
         if maker.masks:
-            detector_rays(experiments[run[0]].detector, params.mp)  # before the processes part, who share them
+            detector_rays(experiments[run[0]].detector)  # before the processes part, who share them
         for part, read in parallel_map(maker, of_run, params.mp, "Extracting"):
             parts.append(part)
             pixels += read

@@ -44,7 +44,7 @@ class Sweep:
         Of the experiment: the observations' ``id``.
     masks : ExperimentMasks
     rays : list of ndarray, shape (slow, 3, fast), float32
-        One a panel, of :func:`dials_diffuse.geometry.detector_rays`.
+        One a panel, of :func:`dials_diffuse.rays.detector_rays`.
     grid : GlobalGrid
 
     Attributes

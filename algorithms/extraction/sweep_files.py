@@ -15,8 +15,8 @@ from dials.util import Sorry
 
 from dials_diffuse.algorithms.extraction.sweep import Sweep
 from dials_diffuse.algorithms.masking.masks import ExperimentMasks
-from dials_diffuse.geometry import detector_rays
 from dials_diffuse.grid import GlobalGrid
+from dials_diffuse.rays import detector_rays
 
 
 def save_sweeps(masks: Sequence[ExperimentMasks], grid: GlobalGrid, work: Path) -> str:

@@ -37,9 +37,12 @@ def bad_pixel_masks(sample: PixelSample, good: np.ndarray, params: libtbx.phil.s
     hot, dead = np.zeros_like(good), np.zeros_like(good)
     # What a round finds is left out of the neighbourhoods of the next, which judges all pixels anew. The first looks
     # for hot pixels only: next to a very hot one, good pixels seem dead.
+    judged = None
     for look_for_dead in (False, True, True):
-        expected = _neighbourhood_rate(sample, candidates & ~hot & ~dead) * sample.used
-        sigma = np.sqrt(np.maximum(expected, 1.0))
+        judged_before, judged = judged, candidates & ~hot & ~dead
+        if not np.array_equal(judged, judged_before):
+            expected = _neighbourhood_rate(sample, judged) * sample.used
+            sigma = np.sqrt(np.maximum(expected, 1.0))
         hot = candidates & (sample.total > np.maximum(expected * params.ratio, expected + params.n_sigma * sigma))
         if look_for_dead:
             dead = candidates & (sample.total < np.minimum(expected / params.ratio, expected - params.n_sigma * sigma))

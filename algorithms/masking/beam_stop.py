@@ -10,7 +10,7 @@ from scipy.sparse import coo_matrix, csgraph
 from scipy.spatial import cKDTree
 
 from dials_diffuse.algorithms.masking.sample import PixelSample
-from dials_diffuse.geometry import detector_rays
+from dials_diffuse.rays import detector_rays
 
 #: Smallest and largest side of the box, in pixels, over which counts are averaged before they are compared.
 BOX_RANGE = (5, 15)

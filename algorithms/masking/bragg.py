@@ -16,8 +16,9 @@ from iotbx.phil import parse
 
 from dials_diffuse.algorithms.masking.bragg_ellipsoids import BraggEllipsoids
 from dials_diffuse.algorithms.masking.mask_file import PixelMask
-from dials_diffuse.geometry import IndexMapping, detector_rays, resolution
+from dials_diffuse.geometry import IndexMapping, resolution
 from dials_diffuse.images import sweep_name
+from dials_diffuse.rays import detector_rays
 
 Box = tuple[int, int, int, int, int]
 

@@ -54,7 +54,7 @@ class BraggEllipsoids:
         value
             Of the array's type.
         rays : ndarray, shape (slow, 3, fast), float32
-            Of :func:`dials_diffuse.geometry.detector_rays`.
+            Of :func:`dials_diffuse.rays.detector_rays`.
         ray_to_hkl : tuple of ndarray
             Of :meth:`dials_diffuse.geometry.IndexMapping.ray_to_hkl`.
         """

@@ -21,7 +21,6 @@ from dials_diffuse.algorithms.masking.pixel_mask import pixel_mask
 from dials_diffuse.algorithms.masking.sample import ShownFrame
 from dials_diffuse.algorithms.masking.shared_images import image_names, judged_together, other_experiments
 from dials_diffuse.algorithms.masking.strategies import bragg_masks
-from dials_diffuse.geometry import detector_rays
 from dials_diffuse.log_levels import DETAILED, experiments_name, level_of
 from dials_diffuse.output import whole_files
 from dials_diffuse.stills import is_still, with_own_images
@@ -103,8 +102,6 @@ def make_masks(
         else:
             if len(groups) > 1:
                 logger.log(level_of(number), "\nPixels of %s", experiments_name(group))
-            if braggs[group[0]].ellipsoids.largest > 0:
-                detector_rays(experiments[group[0]].detector, params.mp)  # here by several processes
             pixels = pixel_mask(_frames([masks[i] for i in group]), params.mask, level_of(number))
         for i in group:
             masks[i].pixels = pixels
