@@ -47,7 +47,7 @@ output {
     .help = "Fill the map with all voxels that are equivalent under the Laue group. The asymmetric unit alone if False."
   partitioned = False
     .type = bool
-    .help = "Observations in folders of partitions (extracted.parts, corrected.parts, scaled.parts) in place of .refl"
+    .help = "Observations in folders of partitions (extracted.parts, corrected.parts, scaled.parts) in place of .refl "
             "files, for data that are larger than memory."
   json = process.json
     .type = path

@@ -17,6 +17,7 @@ import pytest
 from dask_cluster import dask_program
 from dials.array_family import flex
 from dials_session import working_directory
+from same_map import assert_same_map
 from small_session import make_session
 
 from dials_diffuse import dask_map
@@ -70,25 +71,12 @@ def small_partitions(monkeypatch):
     dask_map.close()
 
 
-def compare(folder: Path, other: Path) -> None:
-    """The same voxels with the same numbers: within 1e-6 of their errors."""
-    one, two = (flex.reflection_table.from_file(str(path / "merged.refl")) for path in (folder, other))
-    assert list(one["miller_index"]) == list(two["miller_index"])
-    assert list(one["multiplicity"]) == list(two["multiplicity"])
-    error = np.sqrt(np.array(one["intensity.scale.variance"]))
-    for name in ("intensity.scale.value", "half_1.value", "half_2.value"):
-        deviation = (np.array(one[name]) - np.array(two[name])) / error
-        np.testing.assert_array_less(np.abs(deviation[np.isfinite(deviation)]), 1e-6)
-        assert (np.isnan(np.array(one[name])) == np.isnan(np.array(two[name]))).all()
-    np.testing.assert_allclose(np.sqrt(np.array(two["intensity.scale.variance"])), error, rtol=1e-6)
-
-
 def test_two_workers(in_memory, sweeps, tmp_path, caplog):
     with caplog.at_level(logging.INFO, "dials.diffuse"):
         run_all(tmp_path / "dask", sweeps, "parts", "mp.method=dask", "mp.nproc=2")
     assert len(list((tmp_path / "dask/extracted.parts").glob("*.h5"))) > 8
     assert len(list((tmp_path / "dask/scaled.parts").glob("*.h5"))) > 8
-    compare(in_memory, tmp_path / "dask")
+    assert_same_map(in_memory, tmp_path / "dask")
     run_all(tmp_path / "one", sweeps, "parts", "mp.nproc=1")  # bit by bit
     for made in ("extracted", "corrected", "scaled"):
         parts = [sorted((tmp_path / folder / f"{made}.parts").glob("*.h5")) for folder in ("dask", "one")]
@@ -133,7 +121,7 @@ def test_workers_killed_at_half_time(in_memory, sweeps, tmp_path, monkeypatch, c
         for thread in threads:
             thread.join(timeout=1)
     assert len(killed) == 2
-    compare(in_memory, folder)
+    assert_same_map(in_memory, folder)
 
 
 def test_scaling_goes_on_from_regrouped_partitions(in_memory, tmp_path, monkeypatch, capfd, caplog):

@@ -17,6 +17,7 @@ from dials.array_family import flex
 from dials_session import dials
 from dxtbx.model.experiment_list import ExperimentList
 from processed import ARGS, IMAGES, OURS, files_of_sweep, make_processed
+from same_map import assert_same_map
 from small_session import program
 
 from dials_diffuse.map_file import read_map
@@ -86,6 +87,17 @@ def test_again_does_nothing_and_a_parameter_only_what_depends_on_it(folder):
     program("process")([*ARGS, "merging.n_shells=3"])
     assert ran()[-1] == "sweep_2/diffuse_correct"
     assert "sweep_1/diffuse_correct" not in ran()
+
+
+def test_on_workers_of_dask_in_partitions(made, folder):
+    """DIALS's steps are kept."""
+    program("process")([*ARGS, "mp.method=dask", "output.partitioned=True"])
+    assert ran() == sorted(
+        ["./diffuse_merge", "./diffuse_scale"]
+        + [f"sweep_{sweep}/diffuse_{step}" for sweep in (1, 2) for step in ("correct", "extract")]
+    )
+    assert len(list((folder / "scaled.parts").glob("*.h5"))) > 0
+    assert_same_map(made, folder)
 
 
 def test_a_corrupt_image(folder, caplog):
