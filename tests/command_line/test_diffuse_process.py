@@ -89,9 +89,9 @@ def test_again_does_nothing_and_a_parameter_only_what_depends_on_it(folder):
     assert "sweep_1/diffuse_correct" not in ran()
 
 
-def test_on_workers_of_dask_in_partitions(made, folder):
+def test_in_partitions(made, folder):
     """DIALS's steps are kept."""
-    program("process")([*ARGS, "mp.method=dask", "output.partitioned=True"])
+    program("process")([*ARGS, "output.partitioned=True"])
     assert ran() == sorted(
         ["./diffuse_merge", "./diffuse_scale"]
         + [f"sweep_{sweep}/diffuse_{step}" for sweep in (1, 2) for step in ("correct", "extract")]

@@ -19,6 +19,8 @@ from dials_diffuse.algorithms.simulation.truth import Truth
 from dials_diffuse.dataset import Dataset
 from dials_diffuse.parameters import parameters
 
+pytestmark = pytest.mark.xdist_group("bragg_intensities")  # what its tests share is made once
+
 
 @pytest.fixture
 def data(absolute_session):  # noqa: F811

@@ -7,6 +7,8 @@ from scalers import ALL, columns_of, dense_curvature, scaler_of
 
 from dials_diffuse.algorithms.scaling.design import Design
 
+pytestmark = pytest.mark.xdist_group("gauges")  # what its tests share is made once
+
 #: Knots of a, b and c at the same angles, so that they can exchange functions exactly.
 SAME_KNOTS = ("scale_interval=10", "absorption.interval=10", "offset.interval=10", "offset.q_interval=0.1")
 

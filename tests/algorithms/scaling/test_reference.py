@@ -18,6 +18,8 @@ from dials_diffuse.dataset import Dataset
 from dials_diffuse.map_file import write_map
 from dials_diffuse.parameters import parameters
 
+pytestmark = pytest.mark.xdist_group("reference")  # what its tests share is made once
+
 
 def sweeps_of(dataset, truth, numbers):
     """A data set of some of the sweeps, and b of its observations."""

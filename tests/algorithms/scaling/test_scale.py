@@ -40,14 +40,13 @@ def errors_of(dataset, truth):
     return (np.sqrt(np.average(squares, weights=weight)) for squares in (factor**2, excess**2))
 
 
-@pytest.mark.parametrize("level,pixels,limits", [(1, 200, (0.05, 0.06)), (0.05, 1000, (0.1, 0.1))])
-def test_full_model(level, pixels, limits):
-    """Terms and chi-squared, at 1 photon a pixel and at a twentieth; the errors' rms over seeds, for they scatter."""
+def test_full_model():
+    """Terms and chi-squared at 0.05 photon a pixel; the errors' rms over seeds, for they scatter."""
     strengths = {"a": 0.15, "c": 0.5, "d": 0.08}
     found, without = [], []
     for seed in (0, 1):
         dataset, truth = observation_data.make_dataset(
-            level, n_frames=60, samples=30, pixels=pixels, seed=seed, **strengths
+            0.05, n_frames=60, samples=30, pixels=1000, seed=seed, **strengths
         )
         report = scale_counting(dataset, ",".join(ALL))
         assert report["cycles"][-1]["chi_squared"] == pytest.approx(1, abs=0.04)
@@ -55,7 +54,7 @@ def test_full_model(level, pixels, limits):
         scale_counting(dataset, "scale")
         without.append(list(errors_of(dataset, truth)))
     found, without = (np.sqrt(np.mean(np.square(errors), axis=0)) for errors in (found, without))
-    assert (found < limits).all()
+    assert (found < 0.1).all()
     assert (found < without / 1.5).all()
 
 
