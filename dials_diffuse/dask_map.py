@@ -35,7 +35,6 @@ from distributed.client import CancelledError
 from distributed.comm import connect
 
 from dials_diffuse import __version__, parallel
-from dials_diffuse.freed_memory import keep_freed_memory
 
 logger = logging.getLogger("dials.diffuse.dask")
 
@@ -268,7 +267,6 @@ _one_at_a_time = threading.Lock()
 def _work(payload: bytes, folder: str, versions: dict[str, str], task: bytes) -> parallel.Outcome:
     """Do one task; the function is that of the payload."""
     parallel.stay_serial()
-    keep_freed_memory()
     name = get_worker().name
     name = f"worker {name}" if isinstance(name, int) else name
     here = f"{name} on {socket.gethostname()}"

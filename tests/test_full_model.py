@@ -28,7 +28,7 @@ SIMULATION = f"background.variation=0.2 nproc=1 {TERMS}"
 SPOT_FRAMES = 20
 
 
-def make_corrected(folder: Path, simulation: str) -> None:
+def make_corrected(folder: Path, simulation: str, d_min: float) -> None:
     """Images, and the corrected observations of them."""
     with working_directory(folder):
         diffuse_simulate.run(f"{SIMULATION} {simulation}".split())
@@ -43,14 +43,14 @@ def make_corrected(folder: Path, simulation: str) -> None:
         imageset = ImageSetFactory.new([str(path) for path in sorted(Path("images").glob("background_*.cbf"))])[0]
         models = imageset.get_beam(), truth.detector, imageset.get_goniometer(), imageset.get_scan()
         ExperimentList([Experiment(*models, imageset=imageset)]).as_file("background.expt")
-        options = ("pixel_mask=true.mask", "d_min=2", "virtual_pixels=False", "nproc=1")
+        options = ("pixel_mask=true.mask", f"d_min={d_min}", "virtual_pixels=False", "nproc=1")
         diffuse_extract.run(["true.expt", "true.refl", *options])
         diffuse_correct.run(["extracted.expt", "extracted.refl", "background=background.expt", "rotation_bins=8"])
 
 
-def make_scaled(folder: Path, simulation: str) -> None:
+def make_scaled(folder: Path, simulation: str, d_min: float) -> None:
     """The map as a user gets it, from images to merged.nxs."""
-    make_corrected(folder, simulation)
+    make_corrected(folder, simulation, d_min)
     with working_directory(folder):
         diffuse_scale.run(["corrected.expt", "corrected.refl", "scaling.terms=scale,absorption,offset,detector"])
         diffuse_merge.run(["scaled.expt", "scaled.refl", "merging.test_symmetry=False"])
@@ -59,7 +59,8 @@ def make_scaled(folder: Path, simulation: str) -> None:
 @pytest.fixture(scope="module")
 def one_photon(make_once) -> Path:
     """At 1 photon a pixel: corrected, scaled, merged."""
-    return make_once("full-model-1", lambda folder: make_scaled(folder, "photons=1 frames=100 background.images=40"))
+    simulation = "photons=1 frames=100 background.images=40"
+    return make_once("full-model-1", lambda folder: make_scaled(folder, simulation, d_min=2))
 
 
 def merge_with_true_terms(made: Path, folder: Path, truth: Truth) -> None:
@@ -103,7 +104,7 @@ def test_low_counts(make_once):
     0; noise makes the least one lower, so that c holds something of I: the mean is compared after I has it back.
     """
     simulation = "photons=0.05 background.photons=0.02 frames=100 background.images=40"
-    made = make_once("full-model-0.05", lambda folder: make_scaled(folder, simulation))
+    made = make_once("full-model-0.05", lambda folder: make_scaled(folder, simulation, d_min=2.5))
     truth = Truth.from_file(made / "truth.json")
     dataset = Dataset.from_files(made / "scaled.expt", made / "scaled.refl")
     terms = term_values(dataset)

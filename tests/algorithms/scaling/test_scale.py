@@ -21,43 +21,6 @@ from dials_diffuse.grid import miller_index_to_numpy
 from dials_diffuse.parameters import parameters
 
 
-def errors_of(dataset, truth):
-    """Relative errors (rms) of a b d and of c / I, after what depends on |q| alone, which the data leave open."""
-    q = dataset.grid.q(miller_index_to_numpy(dataset.observations["miller_index"]))
-    shell = (q / 0.01).astype(int)
-
-    def deviation(values, weight):
-        mean = np.bincount(shell, weight * values) / np.maximum(np.bincount(shell, weight), 1e-12)
-        return values - mean[shell]
-
-    found = term_values(dataset)
-    response, one = column(dataset, "response"), np.ones(len(q))
-    a, d = found.get("absorption", one), found.get("detector", one)
-    weight = response * truth.b * truth.intensity
-    factor = deviation(np.log(a * found["scale"] * d / (truth.a * truth.b * truth.d)), weight)
-    excess = found.get("offset", 0 * one) * a * d / (truth.a * truth.d) - truth.c
-    excess = truth.b * deviation(excess / truth.b, response * truth.b**2) / np.average(truth.intensity)
-    return (np.sqrt(np.average(squares, weights=weight)) for squares in (factor**2, excess**2))
-
-
-def test_full_model():
-    """Terms and chi-squared at 0.05 photon a pixel; the errors' rms over seeds, for they scatter."""
-    strengths = {"a": 0.15, "c": 0.5, "d": 0.08}
-    found, without = [], []
-    for seed in (0, 1):
-        dataset, truth = observation_data.make_dataset(
-            0.05, n_frames=60, samples=30, pixels=1000, seed=seed, **strengths
-        )
-        report = scale_counting(dataset, ",".join(ALL))
-        assert report["cycles"][-1]["chi_squared"] == pytest.approx(1, abs=0.04)
-        found.append(list(errors_of(dataset, truth)))
-        scale_counting(dataset, "scale")
-        without.append(list(errors_of(dataset, truth)))
-    found, without = (np.sqrt(np.mean(np.square(errors), axis=0)) for errors in (found, without))
-    assert (found < 0.1).all()
-    assert (found < without / 1.5).all()
-
-
 def test_uncertainties_of_absorption_and_offset():
     """Scatter over seeds: it is less than stated by the restraints' part."""
     found, covariances = [], []
