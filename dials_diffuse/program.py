@@ -129,7 +129,8 @@ def start(
     if not args and not has_files:
         parser.print_help()
         return None
-    keep_freed_memory()
+    if check_format:
+        keep_freed_memory()
     params, options = parser.parse_args(args=[arg for arg in args if arg.rstrip("/") not in (*map_files, *partitioned)])
     check_output_folders(params.output)
     all_parameters = parser.phil.format(params)
