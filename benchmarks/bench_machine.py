@@ -30,6 +30,9 @@ D_MIN = 1.6
 
 def main(folder: Path) -> None:
     """Measure, print the tables."""
+    from dials_diffuse.freed_memory import keep_freed_memory
+
+    keep_freed_memory()  # as programs do
     path = folder / f"6M-{SIMULATED}"
     if not (path / "sweep.expt").exists():
         make_sweep(path, "detector.model=6M", *MODELS["6M"])
