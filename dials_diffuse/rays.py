@@ -11,6 +11,8 @@ from dials_diffuse.geometry import pixel_directions
 
 #: Rows of a panel whose rays are computed at once where that takes temporaries.
 ROWS = 64
+#: Maps from pixels to millimetres that a formula tells: the others have tables of offsets.
+FORMULAS = (SimplePxMmStrategy, ParallaxCorrectedPxMmStrategy)
 
 
 def detector_rays(detector: Detector) -> list[np.ndarray]:
@@ -31,7 +33,7 @@ def detector_rays(detector: Detector) -> list[np.ndarray]:
     """
     global _last
     # Tables of pixel offsets do not take part in the comparison of detectors.
-    comparable = all("Offset" not in panel.get_px_mm_strategy().__class__.__name__ for panel in detector)
+    comparable = all(type(panel.get_px_mm_strategy()) in FORMULAS for panel in detector)
     if _last is not None and comparable and _last[0] == detector:
         return _last[1]
     rays = [_panel_rays(panel) for panel in detector]
@@ -46,7 +48,7 @@ def _panel_rays(panel: Panel) -> np.ndarray:
     nfast, nslow = panel.get_image_size()
     rays = np.empty((nslow, 3, nfast), dtype=np.float32)
     strategy = panel.get_px_mm_strategy()
-    if type(strategy) in (SimplePxMmStrategy, ParallaxCorrectedPxMmStrategy):
+    if type(strategy) in FORMULAS:
         from dials_diffuse.ray_kernel import fill  # compiled, which help does without; dxtbx takes ten times as long
 
         absorption = (strategy.mu(), strategy.t0()) if type(strategy) is ParallaxCorrectedPxMmStrategy else (0.0, 0.0)
