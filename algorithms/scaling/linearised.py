@@ -141,6 +141,16 @@ def totals(linearised: Linearised, partition: Partition, observations: GroupedOb
     return found
 
 
+def curvature_times(
+    linearised: Linearised, vector: np.ndarray, partition: Partition, observations: GroupedObservations
+) -> np.ndarray:
+    """A x, shape (p,), of a partition."""
+    found = np.zeros_like(vector)
+    for _, _, part in observations.parts(CHUNK):
+        found += linearised.problem(part, linearised.models.place(part)).curvature_times(vector)
+    return found
+
+
 def radial_sums(linearised: Linearised, partition: Partition, observations: GroupedObservations) -> RadialSums:
     """Of a partition."""
     found = RadialSums.none(len(linearised.bins))

@@ -25,9 +25,10 @@ from dials_diffuse.algorithms.scaling.parts import Part
 
 logger = logging.getLogger("dials.diffuse.scaling")
 
-#: The residual is made so much smaller, in the norm of the preconditioner, in so many steps at most. (At 1e-3 what is
-#: known least stays sigmas off, for no gain: more cycles.)
-TOLERANCE, STEPS = 1e-4, 300
+#: Steps of conjugate gradients, at most.
+STEPS = 300
+
+Operator = Callable[[np.ndarray], np.ndarray]
 
 
 class BlockInverse:
@@ -104,23 +105,37 @@ class Covariance:
 
 
 def conjugate_gradients(
-    matrix_times: Callable[[np.ndarray], np.ndarray], right: np.ndarray, inverse: BlockInverse
+    matrix_times: Operator, right: np.ndarray, inverse: Operator, relative: float, least: float = 0.0
 ) -> np.ndarray:
-    """x of H x = right, shape (p,) (Golub & Van Loan (2013), algorithm 11.5.1)."""
+    """x of H x = right, shape (p,) (Golub & Van Loan (2013), algorithm 11.5.1).
+
+    Parameters
+    ----------
+    matrix_times, inverse : callable
+        H x and M^-1 x, shape (p,). M^-1 may be a solution by conjugate gradients itself, and so not quite the same
+        at every step: directions are conjugated by the residual's change (Notay (2000) SIAM J. Sci. Comput. 22, 1444).
+    relative : float
+        Steps are made until the residual is so much of what it was, in the norm of M^-1,
+    least : float
+        or until one makes chi-squared less by no more than this.
+    """
     found, residual = np.zeros_like(right), right.copy()
     conditioned = inverse(residual)
     direction, size = conditioned.copy(), residual @ conditioned
-    least = TOLERANCE**2 * size
+    small = relative**2 * size
     step = 0
-    while size > least and step < STEPS:
+    while size > small and step < STEPS:
         step += 1
         image = matrix_times(direction)
         length = size / (direction @ image)
         found += length * direction
-        residual -= length * image
+        if length * size <= least:
+            break
+        change = -length * image
+        residual += change
         conditioned = inverse(residual)
-        before, size = size, residual @ conditioned
-        direction = conditioned + size / before * direction
+        direction = conditioned + (change @ conditioned) / size * direction
+        size = residual @ conditioned
     logger.debug("%d steps of conjugate gradients", step)
     return found
 

@@ -14,19 +14,24 @@ from dials_diffuse.random_numbers import random_of_keys
 
 #: Observations in it, at least, and for each parameter.
 OBSERVATIONS, OBSERVATIONS_EACH = 300_000, 60
+#: Observations of a voxel, at most: more voxels tell more than more of one.
+OF_VOXEL = 16
+#: Observations that a voxel does not have, for numbers of all.
+MANY = 1_000_003
 #: Bins of |q| that have as many of them each, where there are so many.
 RADIAL_BINS = 50
 
 
 @dataclass
 class Sample:
-    """Some of the voxels, k, with all their observations.
+    """Some of the voxels, k, with all their observations or some.
 
     Attributes
     ----------
     observations : GroupedObservations
     stands_for : ndarray, shape (k,)
-        How many voxels each stands for.
+        How many degrees of freedom each stands for by one: voxels times (all observations - 1) / (those here - 1), for
+        what A is made of is a variance within the voxel.
     is_all : bool
     """
 
@@ -48,8 +53,8 @@ def choose_sample(
         return Sample(every, np.ones(len(every.voxels)), True)
     held = sum(partitions.map(partial(_observations_by_bin, grid)))
     share = np.minimum(wanted / RADIAL_BINS / np.maximum(held, 1), 1)
-    chosen = partitions.gather(partial(_chosen, grid, share, seed))
-    return Sample(chosen, 1 / share[_bins(grid, chosen)], False)
+    chosen, stands_for = zip(*partitions.map(partial(_chosen, grid, share, seed), "Sample"))
+    return Sample(GroupedObservations.joined(chosen), np.concatenate(stands_for), False)
 
 
 def _bins(grid: GlobalGrid, observations: GroupedObservations) -> np.ndarray:
@@ -59,11 +64,28 @@ def _bins(grid: GlobalGrid, observations: GroupedObservations) -> np.ndarray:
 
 
 def _observations_by_bin(grid: GlobalGrid, partition: Partition, observations: GroupedObservations) -> np.ndarray:
-    return np.bincount(_bins(grid, observations), observations.multiplicity, RADIAL_BINS)
+    return np.bincount(_bins(grid, observations), np.minimum(observations.multiplicity, OF_VOXEL), RADIAL_BINS)
 
 
 def _chosen(
     grid: GlobalGrid, share: np.ndarray, seed: int, partition: Partition, observations: GroupedObservations
-) -> GroupedObservations:
-    inside = random_of_keys(grid.index2key(observations.voxels), seed) < share[_bins(grid, observations)]
-    return observations.select(observations.spread(inside))
+) -> tuple[GroupedObservations, np.ndarray]:
+    """The sample's share of a partition, and what its voxels stand for."""
+    key = grid.index2key(observations.voxels)
+    voxels = observations.select(observations.spread(random_of_keys(key, seed) < share[_bins(grid, observations)]))
+    some = voxels.select(_some(voxels, grid, seed + 1))
+    stands_for = (voxels.multiplicity - 1) / (some.multiplicity - 1) / share[_bins(grid, some)]
+    return some, stands_for
+
+
+def _some(observations: GroupedObservations, grid: GlobalGrid, seed: int) -> np.ndarray:
+    """OF_VOXEL observations of each voxel, drawn at random, the same ones in any order; shape (n,), bool."""
+    voxel = observations.spread(np.arange(len(observations.voxels)))
+    place = np.arange(len(voxel)) - observations.spread(observations.first[:-1])
+    order = np.lexsort((*observations.position.T, observations.experiment, voxel))
+    number = np.empty_like(place)
+    number[order] = place
+    keys = MANY * observations.spread(grid.index2key(observations.voxels)) + number
+    chosen = np.empty(len(voxel), dtype=bool)
+    chosen[np.lexsort((random_of_keys(keys, seed), voxel))] = place < OF_VOXEL
+    return chosen
