@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,6 +121,11 @@ class Linearised:
         residual = signal - u * scaled.spread(merged)
         return LeastSquares(placed, slopes, u, residual, weight, scaled.first)
 
+    def problems(self, observations: GroupedObservations) -> Iterator[LeastSquares]:
+        """The problems of all observations, a chunk at a time."""
+        for _, _, part in observations.parts(CHUNK):
+            yield self.problem(part, self.models.place(part))
+
 
 @dataclass
 class Totals:
@@ -135,8 +141,7 @@ class Totals:
 def totals(linearised: Linearised, partition: Partition, observations: GroupedObservations) -> Totals:
     """Of a partition."""
     found = Totals(np.zeros(linearised.models.design.size), 0.0)
-    for _, _, part in observations.parts(CHUNK):
-        problem = linearised.problem(part, linearised.models.place(part))
+    for problem in linearised.problems(observations):
         found += Totals(problem.gradient, problem.objective)
     return found
 
@@ -146,8 +151,8 @@ def curvature_times(
 ) -> np.ndarray:
     """A x, shape (p,), of a partition."""
     found = np.zeros_like(vector)
-    for _, _, part in observations.parts(CHUNK):
-        found += linearised.problem(part, linearised.models.place(part)).curvature_times(vector)
+    for problem in linearised.problems(observations):
+        found += problem.curvature_times(vector)
     return found
 
 

@@ -172,6 +172,7 @@ def test_sample_leads_to_the_same_parameters(monkeypatch):
         assert len(scaler.cycles) < 20
         found.append((scaler.parameters, np.sqrt(scaler.covariance.variances)))
     (parameters, errors), (sampled, errors_sampled) = found
+    assert np.abs(parameters - sampled).max() < 0.1 * np.median(errors)
     assert np.abs((parameters - sampled) / errors).max() < 0.1
     assert np.median(errors_sampled / errors) == pytest.approx(1, abs=0.05)
 
